@@ -1,0 +1,105 @@
+# Two commands do all: `make demo` and `make check`. Each makes what it needs; `make help` lists the others.
+
+VENV ?= .venv
+# The first that is new enough; any other by `make PYTHON=/path/to/python`.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; \
+    done; echo python3)
+# More options for pytest: make test PYTEST_ARGS="-n2 -k queue"
+PYTEST_ARGS ?=
+# make lock UPGRADE=--upgrade, or UPGRADE="--upgrade-package trio"
+UPGRADE ?=
+UV_VERSION := 0.13.9
+
+BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
+
+# Stamps: what to run, this project in it, what to check with.
+RUN := $(VENV)/.run
+INSTALLED := $(VENV)/.installed
+DEV := $(VENV)/.dev
+
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help demo check check-system format format-check lint types contracts test coverage wheel lock clean
+
+help:  ## this list
+	@awk -F ':.*## *' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(INSTALLED)  ## clients that contend for a simulated port, in about ten seconds
+	@$(BIN)/lptd demo
+
+# Two at a time, tests first: they take longest. Every part runs, so that one call shows all that is wrong.
+check: $(INSTALLED) $(DEV)  ## format, lint, types, import contracts, tests; under 90 seconds
+	@$(MAKE) -j2 -k --output-sync=target test types contracts lint format-check
+	@echo "check: all is well"
+
+check-system: $(INSTALLED) $(DEV) wheel  ## what takes longer or needs system packages; the suite on every Python found
+	@MAKE="$(MAKE)" tests/system/run.sh
+
+format: $(DEV)  ## rewrite the code in the one format, imports in order
+	@$(BIN)/ruff check --quiet --select I --fix
+	@$(BIN)/ruff format
+
+format-check: $(DEV)
+	@$(BIN)/ruff format --check
+
+lint: $(DEV)  ## ruff
+	@$(BIN)/ruff check
+
+# The second run sees what the SDK's users have: an older Python, on Windows.
+types: $(INSTALLED) $(DEV)  ## mypy, strict
+	@$(BIN)/mypy
+	@$(BIN)/mypy --python-version 3.10 --platform win32 lpt_service/__init__.py lpt_service/protocol clients/lpt_client
+
+contracts: $(INSTALLED) $(DEV)  ## who may import whom (pyproject.toml, tool.importlinter)
+	@$(BIN)/lint-imports --no-logo
+
+test: $(INSTALLED) $(DEV)  ## pytest, warnings as errors
+	@$(BIN)/pytest -q $(PYTEST_ARGS)
+
+coverage: $(INSTALLED) $(DEV)  ## the tests, and the lines and branches that they leave out
+	@$(BIN)/pytest -q --cov --cov-report=term-missing $(PYTEST_ARGS)
+
+wheel: $(RUN)  ## dist/*.whl, made without a network
+	@rm -f dist/*.whl
+	@$(BIN)/hatchling build -t wheel
+
+# Pinned and hashed for every system and every Python from 3.11 (the SDK's: 3.10). Always from the public index,
+# whatever the machine is configured to use. Pins that still fit are kept.
+lock: UV := .venvs/uv-$(UV_VERSION)/bin/uv
+lock: COMPILE = $(UV) pip compile --quiet --no-config --universal --generate-hashes \
+    --no-header --no-emit-index-url --no-emit-find-links $(UPGRADE)
+lock:  ## pyproject.toml → requirements*.lock
+	@test -x $(UV) || { $(PYTHON) -m venv --clear .venvs/uv-$(UV_VERSION) && \
+	    .venvs/uv-$(UV_VERSION)/bin/pip install -qq uv==$(UV_VERSION); }
+	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build -o requirements.lock
+	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build --group dev -c requirements.lock \
+	    -o requirements-dev.lock
+	@$(COMPILE) --python-version 3.10 --group sdk -o requirements-sdk.lock
+
+clean:  ## remove all that make made
+	@rm -rf .venv .venvs dist .coverage .coverage.* .hypothesis .*_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A changed lock makes the environment anew, so that nothing lingers in it.
+$(RUN): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	    echo '$(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=/path/to/python3' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo '$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv' >&2; exit 1; }
+	@echo "$(VENV): $$($(PYTHON) --version), requirements.lock"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install --require-hashes -r requirements.lock
+	@touch $@
+
+$(INSTALLED): pyproject.toml lpt_service/__init__.py $(RUN)
+	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+# After $(INSTALLED), never beside it: two pips in one environment get into each other's way.
+$(DEV): requirements-dev.lock $(RUN) | $(INSTALLED)
+	@echo "$(VENV): requirements-dev.lock"
+	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@

@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# `make check-system`: what takes longer than `make check` or needs more of the machine. Calls of pip are quiet.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+make=${MAKE:-make}
+
+find_python() { # VERSION → a command that runs it, from the path or pyenv's folder
+    local python
+    for python in "python$1" "${HOME:-}/.pyenv/versions/$1".*/bin/python; do
+        if [ "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$1" ]; then
+            echo "$python"
+            return
+        fi
+    done
+    return 1
+}
+
+for version in 3.11 3.12 3.13; do
+    if python=$(find_python "$version"); then
+        echo "== the suite on Python $version"
+        $make VENV=".venvs/$version" PYTHON="$python" test
+    else
+        echo "== Python $version: not installed, left out"
+    fi
+done
+
+# The SDK as a lab PC has it: the wheel, an older Python, nothing of the daemon's; the daemon runs beside it.
+if ! python=$(find_python 3.10); then
+    echo "== the SDK on Python 3.10: not installed, left out"
+elif [ ! -d tests/clients ]; then
+    echo "== the SDK on Python 3.10: no tests yet"
+else
+    echo "== the SDK on Python 3.10"
+    sdk=.venvs/sdk
+    pip="$sdk/bin/python -m pip --disable-pip-version-check --no-input -qq"
+    if [ ! -e $sdk/.ready ] || [ requirements-sdk.lock -nt $sdk/.ready ]; then
+        "$python" -m venv --clear $sdk
+        $pip install --require-hashes -r requirements-sdk.lock
+        touch $sdk/.ready
+    fi
+    $pip install --no-deps --force-reinstall dist/*.whl
+    LPTD=$PWD/.venv/bin/lptd $sdk/bin/pytest -q tests/clients
+fi
+
+echo "== tests marked system"
+status=0
+.venv/bin/pytest -q -m system || status=$?
+[ "$status" -eq 0 ] || [ "$status" -eq 5 ] || exit "$status" # 5: there are none
