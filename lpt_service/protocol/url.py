@@ -1,0 +1,69 @@
+"""Addresses of daemons and ports, as URLs.
+
+    lpt://host:5378/LPT1                     TCP
+    lpts://host:5378/LPT1                    TLS over TCP
+    lpt+unix:///run/lptd/lptd.sock#LPT1      a Unix socket
+
+The port's name may be left out where the daemon has one port, the TCP port where it is 5378.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from urllib.parse import quote, unquote, urlsplit
+
+from lpt_service.protocol.errors import UrlError
+from lpt_service.protocol.messages import DEFAULT_TCP_PORT, DEFAULT_UNIX_SOCKET
+
+TCP, TLS, UNIX = "lpt", "lpts", "lpt+unix"
+_EXAMPLES = "lpt://host:5378/LPT1, lpts://host:5378/LPT1 or lpt+unix:///run/lptd/lptd.sock#LPT1"
+
+
+@dataclass(frozen=True)
+class Url:
+    """Where a daemon listens, and which of its ports is meant.
+
+    `host` and `tcp_port` are used by lpt and lpts, `path` by lpt+unix. `port_name` is None where the URL names none.
+    """
+
+    scheme: str
+    host: str = ""
+    tcp_port: int = DEFAULT_TCP_PORT
+    path: str = ""
+    port_name: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Url:
+        """Read a URL. Raises UrlError, which names the wrong part and shows a good one."""
+        try:
+            parts = urlsplit(text)
+            tcp_port = parts.port
+        except ValueError as exc:
+            raise UrlError(f"{text!r}: {exc}; expected for example {_EXAMPLES}") from exc
+        if parts.scheme not in (TCP, TLS, UNIX):
+            raise UrlError(f"{text!r}: unknown scheme {parts.scheme!r}; expected for example {_EXAMPLES}")
+        if parts.username is not None or parts.password is not None or parts.query:
+            raise UrlError(f"{text!r}: no user, password or query belongs in it; expected for example {_EXAMPLES}")
+        if parts.scheme == UNIX:
+            if parts.netloc or not parts.path.startswith("/"):
+                raise UrlError(f"{text!r}: the socket's path must be absolute; expected for example {_EXAMPLES}")
+            return cls(UNIX, path=unquote(parts.path), port_name=unquote(parts.fragment) or None)
+        if not parts.hostname:
+            raise UrlError(f"{text!r}: no host; expected for example {_EXAMPLES}")
+        name = unquote(parts.path).strip("/")
+        if "/" in name or parts.fragment:
+            raise UrlError(f"{text!r}: one port name belongs after the host; expected for example {_EXAMPLES}")
+        return cls(parts.scheme, parts.hostname, DEFAULT_TCP_PORT if tcp_port is None else tcp_port, "", name or None)
+
+    def with_port_name(self, name: str | None) -> Url:
+        """The same daemon, another port."""
+        return replace(self, port_name=name)
+
+    def __str__(self) -> str:
+        if self.scheme == UNIX:
+            return f"{UNIX}://{quote(self.path)}" + (f"#{quote(self.port_name)}" if self.port_name else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.tcp_port}" + (f"/{quote(self.port_name)}" if self.port_name else "")
+
+
+DEFAULT_URL = Url(UNIX, path=DEFAULT_UNIX_SOCKET)
