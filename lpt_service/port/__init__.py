@@ -1,0 +1,1 @@
+"""Hardware: the registers of a parallel port and the descriptor by which its interrupts are noticed."""
