@@ -1,0 +1,204 @@
+"""Ownership meets the hardware: what happens when somebody gets the port, and when ownership ends.
+
+Order at the end of an ownership, all in one step: the owner is out; the lines are made safe if it did not free the port
+itself; the longest waiter gets it, or, if nobody waits, the deferred port checks are announced. (docs/protocol.md,
+semantics 1, 6, 7, 10.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from lpt_service.core import effects as fx
+from lpt_service.core.deadlines import Deadlines
+from lpt_service.core.interrupts import InterruptRegistry
+from lpt_service.core.notices import PortCheckNotice, QueuedNotice, WaitersNotice
+from lpt_service.core.ownership import Ownership
+from lpt_service.core.requests import ControlRequest, SessionState
+from lpt_service.core.settings import PortSettings
+from lpt_service.port.base import ParallelPort
+from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
+from lpt_service.protocol.ioctl import CONTROL_DIRECTION_INPUT
+from lpt_service.protocol.status import Status
+
+# A notice of one kind goes to a session at most ten times a second.
+NOTICE_INTERVAL_NS: Final = 100_000_000
+
+
+class Arbiter:
+    """Grants and takes back one port.
+
+    `on_granted(request, grant)` and `on_refused(request, error)` are called for requests that waited.
+    """
+
+    def __init__(
+        self,
+        port: ParallelPort,
+        settings: PortSettings,
+        ownership: Ownership,
+        registry: InterruptRegistry,
+        deadlines: Deadlines,
+        effects: list[fx.Effect],
+        *,
+        on_granted: Callable[[ControlRequest, int], None],
+        on_refused: Callable[[ControlRequest, RequestError], None],
+    ) -> None:
+        self.settings = settings
+        self.is_safe = True  # False: the lines have to be made safe before anybody is granted
+        self._port = port
+        self._ownership = ownership
+        self._registry = registry
+        self._deadlines = deadlines
+        self._effects = effects
+        self._on_granted = on_granted
+        self._on_refused = on_refused
+        self._is_hand_on_due = False
+        self._is_round_due = False
+        self._last_round_ns = -NOTICE_INTERVAL_NS
+        self._waiters_notice = WaitersNotice(ownership)
+
+    # Getting the port
+
+    def allocate(self, request: ControlRequest, now_ns: int) -> int | None:
+        """Grant the port to the request's session, or let the request wait: the grant, or None.
+
+        Raises RequestError: STATUS_INVALID_DEVICE_STATE, STATUS_INSUFFICIENT_RESOURCES, STATUS_IO_DEVICE_ERROR.
+        """
+        if self._ownership.is_available:
+            self.make_safe()
+            return self._ownership.take(request.session, now_ns)
+        waiter = self._ownership.enqueue(request, now_ns)
+        waiter.told_position, waiter.told_ns = waiter.position, now_ns
+        self._effects.append(fx.Notify(request.session, QueuedNotice(waiter)))
+        self._queue_changed(now_ns)
+        return None
+
+    def try_allocate(self, session: SessionState, now_ns: int) -> int | None:
+        """Grant the port if nobody owns it and nobody waits: the grant, or None. Never waits.
+
+        Raises RequestError: STATUS_IO_DEVICE_ERROR.
+        """
+        if not self._ownership.is_available:
+            return None
+        self.make_safe()
+        return self._ownership.take(session, now_ns)
+
+    def withdraw(self, session: SessionState, now_ns: int) -> None:
+        """Take a session's request out of the queue."""
+        if self._ownership.withdraw(session) is not None:
+            self._queue_changed(now_ns)
+
+    # Giving it back
+
+    def free(self, session: SessionState, now_ns: int) -> None:
+        """The owner frees the port: the lines stay as they are, except that data lines become outputs again.
+
+        At interrupt level the port is handed on after the interrupt has been offered to every routine.
+
+        Raises RequestError(STATUS_INVALID_DEVICE_STATE) if `session` is not the owner.
+        """
+        self._ownership.check_is_owner(session)
+        self._ownership.vacate(voluntary=True)
+        try:
+            self._make_output()
+        except PortGoneError:
+            raise
+        except PortError:
+            self.is_safe = False
+        if self._registry.is_offering:
+            self._is_hand_on_due = True
+        else:
+            self.hand_on(now_ns)
+
+    def interrupt_offered(self, now_ns: int) -> None:
+        """Every routine has been offered the interrupt: hand on what one of them freed, unless another took it."""
+        if self._is_hand_on_due:
+            self._is_hand_on_due = False
+            self.hand_on(now_ns)
+
+    def force_release(self, now_ns: int) -> None:
+        """Ownership ends other than by its owner's free: safe state, then the next owner."""
+        self._ownership.vacate(voluntary=False)
+        self.is_safe = False
+        self.hand_on(now_ns)
+
+    def hand_on(self, now_ns: int) -> None:
+        """After an ownership has ended: to the longest waiter, or to nobody.
+
+        Raises PortGoneError: the port has no owner then, and is about to be removed.
+        """
+        if self._ownership.owner is not None:
+            return
+        try:
+            self.make_safe()
+        except RequestError as error:
+            for waiter in self._ownership.waiters():
+                self._ownership.withdraw(waiter.request.session)
+                self._on_refused(waiter.request, error)
+        next_owner = self._ownership.hand_on(now_ns)
+        if next_owner is not None:
+            self._on_granted(next_owner.request, self._ownership.grant)
+            self._queue_changed(now_ns)
+            return
+        for registration in self._registry:
+            if registration.has_deferred_check:
+                notice = PortCheckNotice(registration, self._ownership)
+                self._effects.append(fx.Notify(registration.session, notice))
+
+    def make_safe(self) -> None:
+        """Drive the lines to the configured safe values, if that is due.
+
+        Raises RequestError(STATUS_IO_DEVICE_ERROR) if the port fails: nobody may be granted then. PortGoneError passes.
+        """
+        if self.is_safe:
+            return
+        try:
+            if self.settings.safe_data is not None:
+                self._port.write_data(self.settings.safe_data)
+            self._make_output()
+            if self.settings.safe_control is not None:
+                self._port.write_control(self.settings.safe_control & ~CONTROL_DIRECTION_INPUT)
+        except PortGoneError:
+            raise
+        except PortError as exc:
+            raise RequestError(
+                Status.STATUS_IO_DEVICE_ERROR, f"the port could not be driven to its safe state: {exc}"
+            ) from exc
+        self.is_safe = True
+
+    def _make_output(self) -> None:
+        control = self._port.read_control()
+        if control & CONTROL_DIRECTION_INPUT:
+            self._port.write_control(control & ~CONTROL_DIRECTION_INPUT)
+
+    # Telling about the queue
+
+    def _queue_changed(self, now_ns: int) -> None:
+        """Tell those concerned soon: after the effects of this step, in rounds at most ten times a second."""
+        if not self._is_round_due:
+            self._is_round_due = True
+            self._deadlines.schedule(max(now_ns, self._last_round_ns + NOTICE_INTERVAL_NS), self._tell_queue)
+
+    def _tell_queue(self, now_ns: int) -> None:
+        """A round: one notice to each waiter whose place has changed, and to the owner if the number has.
+
+        A waiter that was told its first place less than a tenth of a second ago has to wait for the next round.
+        """
+        self._is_round_due = False
+        self._last_round_ns = now_ns
+        is_behind = False
+        for waiter in self._ownership.number_waiters():
+            if waiter.position != waiter.told_position:
+                if now_ns - waiter.told_ns < NOTICE_INTERVAL_NS:
+                    is_behind = True
+                    continue
+                waiter.told_position, waiter.told_ns = waiter.position, now_ns
+                self._effects.append(fx.Notify(waiter.request.session, QueuedNotice(waiter)))
+        if self._waiters_notice.grant != self._ownership.grant:
+            self._waiters_notice = WaitersNotice(self._ownership)
+        owner = self._ownership.owner
+        if owner is not None and self._waiters_notice.told != self._ownership.waiting:
+            self._effects.append(fx.Notify(owner, self._waiters_notice))
+        if is_behind:
+            self._queue_changed(now_ns)

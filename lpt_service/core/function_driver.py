@@ -1,0 +1,365 @@
+"""The function driver of one port: it takes control requests and sees each through to its one answer.
+
+It is what parport.sys is to Windows. Each public method is one step: it decides at once and completely, and leaves in
+`effects` what the server has to carry out. What a single code does is in `handlers`.
+
+    request → checks of its row → handler → output (answered at once)
+                                          → None: pending in the queue, behind a job, or as the job itself
+    A pending request ends once: completed, cancelled, timed out, or with its session or the port.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import StrEnum
+
+from lpt_service.core import effects as fx
+from lpt_service.core.arbiter import Arbiter
+from lpt_service.core.deadlines import Deadlines
+from lpt_service.core.event_log import EventLog
+from lpt_service.core.handlers import HANDLERS, grant_output
+from lpt_service.core.interrupts import InterruptRegistry
+from lpt_service.core.jobs import Job
+from lpt_service.core.notices import RevokedNotice
+from lpt_service.core.ownership import Ownership
+from lpt_service.core.requests import ControlRequest, SessionState, invalid, parse_request
+from lpt_service.core.settings import PortSettings
+from lpt_service.core.storm_guard import StormGuard
+from lpt_service.port.base import ParallelPort
+from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
+from lpt_service.protocol.ioctl import IoctlClass
+from lpt_service.protocol.messages import Request
+from lpt_service.protocol.status import Status
+from lpt_service.protocol.structs import U64
+
+
+class PortState(StrEnum):
+    """Whether a port serves: ready, removing (its sessions are being told), absent (gone)."""
+
+    READY = "ready"
+    REMOVING = "removing"
+    ABSENT = "absent"
+
+
+class FunctionDriver:
+    """Decides everything about one port.
+
+    Synchronization: one thread, one step at a time; between steps the invariants of `ownership` and `interrupts` hold.
+    """
+
+    def __init__(self, port: ParallelPort, settings: PortSettings, *, stream: int, last_grant: int) -> None:
+        self.port = port
+        self.settings = settings
+        self.state = PortState.READY
+        self.effects: list[fx.Effect] = []
+        self.requests = self.errors = 0
+        self.job: Job | None = None
+        self._behind_job: deque[ControlRequest] = deque()
+        self.deadlines = Deadlines(lambda: self.effects.append(fx.WakeTimer()))
+        self.ownership = Ownership(last_grant, settings.max_waiters)
+        self.registry = InterruptRegistry(
+            port,
+            EventLog(settings.interrupt_log_frames, stream),
+            StormGuard(settings.max_interrupt_rate_hz),
+            self.deadlines,
+            linger_ns=settings.interrupt_linger_ns,
+            on_listen=lambda is_on: self.effects.append(fx.Listen(is_on)),
+            on_published=lambda: self.effects.append(fx.Published()),
+            on_offered=lambda now_ns: self.arbiter.interrupt_offered(now_ns),
+        )
+        self.arbiter = Arbiter(
+            port,
+            settings,
+            self.ownership,
+            self.registry,
+            self.deadlines,
+            self.effects,
+            on_granted=lambda request, grant: self._complete(request, grant_output(request, grant)),
+            on_refused=self._fail,
+        )
+
+    def take_effects(self) -> list[fx.Effect]:
+        """What is to be carried out now, in this order."""
+        taken = self.effects.copy()
+        self.effects.clear()
+        return taken
+
+    def start(self) -> None:
+        """Quiet the device and drive the safe state: whoever held the port before may have done neither.
+
+        A port that fails here is served, but granted to nobody until it can be made safe. Raises PortGoneError.
+        """
+        self.arbiter.is_safe = False
+        try:
+            self.port.set_interrupt_enable(False)
+            self.arbiter.make_safe()
+        except PortGoneError:
+            raise
+        except (PortError, RequestError):
+            return
+
+    def reconfigure(self, settings: PortSettings) -> None:
+        """Take new settings; what is connected, owned or waiting stays. The log keeps its size until the next start."""
+        self.settings = self.arbiter.settings = settings
+        self.ownership.max_waiters = settings.max_waiters
+        self.registry.linger_ns = settings.interrupt_linger_ns
+        self.registry.guard.max_rate_hz = settings.max_interrupt_rate_hz
+
+    # Requests
+
+    def control(self, session: SessionState, message: Request, io_class: IoctlClass, now_ns: int) -> bytes | None:
+        """Take one request of `session`: its output, or None if it is pending.
+
+        Raises RequestError with the status that the contract names.
+        """
+        self.requests += 1
+        try:
+            request = parse_request(session, message.msgid, io_class, message.params)
+            self._check_state()
+            if request.row.needs_port and self.job is not None and self.job.request.session is session:
+                self.check_may_wait(request)
+                self.wait(request, now_ns)
+                self._behind_job.append(request)
+                return None
+            return self._begin(request, now_ns)
+        except RequestError:
+            self.errors += 1
+            raise
+
+    def cancel(self, session: SessionState, msgid: int, now_ns: int) -> None:
+        """CancelIoEx: the request ends with STATUS_CANCELLED, unless it has been answered."""
+        request = session.pending.get(msgid)
+        if request is not None:
+            self._abandon(request, RequestError(Status.STATUS_CANCELLED, "cancelled by its client"), now_ns)
+
+    def check_may_wait(self, request: ControlRequest) -> None:
+        """Raise RequestError if a request that cannot be answered now may not be pending either."""
+        if request.options.timeout_ms == 0:
+            raise RequestError(Status.STATUS_IO_TIMEOUT, "timeout_ms is 0 and the port is busy")
+        limit = self.settings.max_pending_requests
+        if request.msgid not in request.session.pending and len(request.session.pending) >= limit:
+            raise RequestError(
+                Status.STATUS_INSUFFICIENT_RESOURCES, f"{limit} requests of this session are pending, the limit"
+            )
+
+    def wait(self, request: ControlRequest, now_ns: int) -> None:
+        """Note a request as pending; its time-out begins to run."""
+        request.session.pending[request.msgid] = request
+        timeout_ms = request.options.timeout_ms
+        if timeout_ms is not None and request.deadline is None:
+            request.deadline = self.deadlines.schedule(
+                now_ns + timeout_ms * 1_000_000, lambda at_ns: self._time_out(request, at_ns)
+            )
+
+    def _check_state(self) -> None:
+        if self.state is PortState.REMOVING:
+            raise RequestError(Status.STATUS_DELETE_PENDING, f"port {self.settings.name} is being removed")
+        if self.state is PortState.ABSENT:
+            raise RequestError(Status.STATUS_DEVICE_NOT_CONNECTED, f"port {self.settings.name} is not there")
+
+    def _begin(self, request: ControlRequest, now_ns: int) -> bytes | None:
+        """Check what the request's row says, then let its handler act."""
+        self._check_row(request)
+        try:
+            return HANDLERS[request.row.code](self, request, now_ns)
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
+            raise RequestError(Status.STATUS_DELETE_PENDING, str(exc)) from exc
+        except PortError as exc:
+            raise RequestError(Status.STATUS_IO_DEVICE_ERROR, str(exc)) from exc
+
+    def _check_row(self, request: ControlRequest) -> None:
+        row, session, options = request.row, request.session, request.options
+        if row.gated and not self.settings.enable_connect_interrupt:
+            raise RequestError(
+                Status.STATUS_UNSUCCESSFUL,
+                f"connecting interrupts is disabled; set enable_connect_interrupt = true for port {self.settings.name}",
+            )
+        if len(request.input) < row.input_bytes:
+            raise RequestError(
+                Status.STATUS_BUFFER_TOO_SMALL,
+                f"input is {len(request.input)} bytes, {row.name} needs {row.input_bytes}",
+            )
+        if request.output_length < row.output_bytes:
+            raise RequestError(
+                Status.STATUS_BUFFER_TOO_SMALL,
+                f"output_length is {request.output_length}, {row.name} needs {row.output_bytes}",
+            )
+        ownership = self.ownership
+        if options.grant is not None and (ownership.owner is None or ownership.grant != options.grant):
+            raise RequestError(Status.STATUS_ACCESS_DENIED, f"grant {options.grant} is not in force")
+        if row.takes_context and U64.unpack_from(request.input)[0] != session.context:
+            raise invalid("context: not the handle that this session was given by GET_PARALLEL_PORT_INFO")
+        if row.owner_only and ownership.owner is not session:
+            raise RequestError(Status.STATUS_ACCESS_DENIED, f"{row.name} is for the port's owner: allocate it first")
+
+    # The end of a pending request
+
+    def _complete(self, request: ControlRequest, output: bytes) -> None:
+        if self._forget(request):
+            self.effects.append(fx.Complete(request.session, request.msgid, output))
+
+    def _fail(self, request: ControlRequest, error: RequestError) -> None:
+        if self._forget(request):
+            self.errors += 1
+            self.effects.append(fx.Complete(request.session, request.msgid, b"", error))
+
+    def _forget(self, request: ControlRequest) -> bool:
+        """False when it has ended already: a port that goes away in mid-step may end a request twice."""
+        pending = request.session.pending
+        if pending.get(request.msgid) is not request:
+            return False
+        del pending[request.msgid]
+        self.deadlines.cancel(request.deadline)
+        return True
+
+    def _time_out(self, request: ControlRequest, now_ns: int) -> None:
+        detail = f"not begun within {request.options.timeout_ms} ms"
+        self._abandon(request, RequestError(Status.STATUS_IO_TIMEOUT, detail), now_ns)
+
+    def _abandon(self, request: ControlRequest, error: RequestError, now_ns: int) -> None:
+        """End a pending request early, wherever it is."""
+        if self.job is not None and self.job.request is request:
+            self._cut_job(error, now_ns)
+            self._run_behind(now_ns)
+        elif request in self._behind_job:
+            self._behind_job.remove(request)
+            self._fail(request, error)
+        else:
+            self.arbiter.withdraw(request.session, now_ns)
+            self._fail(request, error)
+
+    # Jobs
+
+    def start_job(self, job: Job) -> None:
+        """Begin a job of the owner; its later requests that need the port wait behind it. May raise PortError."""
+        job.begin()
+        self.deadlines.cancel(job.request.deadline)  # a time-out is for waiting, and it waits no longer
+        job.request.session.pending[job.request.msgid] = job.request
+        self.job = job
+        self.effects.append(fx.StartJob(job))
+
+    def advance_job(self, job: Job, now_ns: int) -> bool:
+        """Take the next step of a job that is due; True when it is over."""
+        if self.job is not job:
+            return True
+        try:
+            output = job.advance()
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
+            return True
+        except PortError as exc:
+            self.job = None
+            self._fail(job.request, RequestError(Status.STATUS_IO_DEVICE_ERROR, str(exc)))
+        else:
+            if output is None:
+                return False
+            self.job = None
+            self._complete(job.request, output)
+        self._run_behind(now_ns)
+        return True
+
+    def _cut_job(self, error: RequestError, now_ns: int) -> None:
+        """End the running job early, and properly."""
+        job, self.job = self.job, None
+        assert job is not None
+        self.effects.append(fx.StopJob(job))
+        try:
+            job.cut()
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
+        except PortError:
+            self.arbiter.is_safe = False
+        self._fail(job.request, error)
+
+    def _run_behind(self, now_ns: int) -> None:
+        """Begin what waited behind the job, in order, until another job begins."""
+        while self._behind_job and self.job is None:
+            request = self._behind_job.popleft()
+            try:
+                output = self._begin(request, now_ns)
+            except RequestError as error:
+                self._fail(request, error)
+            else:
+                if output is not None:
+                    self._complete(request, output)
+
+    # Time, interrupts
+
+    def run_due(self, now_ns: int) -> None:
+        """Do what is due by now."""
+        try:
+            self.deadlines.run_due(now_ns)
+        except PortError as exc:  # no request could end with it
+            self.begin_removal(str(exc), now_ns)
+
+    def collect_interrupts(self, now_ns: int) -> None:
+        """Take the port's interrupts, if it is there: its descriptor is readable, or somebody asks for the counts."""
+        if self.state is not PortState.READY:
+            return
+        try:
+            self.registry.collect(now_ns)
+        except PortError as exc:  # what was raised is unknown from now on
+            self.begin_removal(str(exc), now_ns)
+
+    # The end of a session, of the port, of the daemon
+
+    def release_all(self, session: SessionState, now_ns: int) -> None:
+        """Everything that a session holds ends with it (semantic 2)."""
+        error = RequestError(Status.STATUS_CANCELLED, "the session ended")
+        try:
+            self._end_requests(session, error, now_ns)
+            self.registry.vanish(session, now_ns)
+            if self.ownership.owner is session:
+                self.arbiter.force_release(now_ns)
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
+
+    def _end_requests(self, session: SessionState, error: RequestError, now_ns: int) -> None:
+        job = self.job
+        if job is not None and job.request.session is session:
+            behind, self._behind_job = self._behind_job, deque()  # all of them are its owner's
+            self._cut_job(error, now_ns)
+            for request in behind:
+                self._fail(request, error)
+        for request in list(session.pending.values()):
+            self._abandon(request, error, now_ns)
+
+    def begin_removal(self, reason: str, now_ns: int) -> None:
+        """The port is going (semantic 9). The server calls `finish_removal` once its sessions have been told."""
+        if self.state is PortState.READY:
+            self.state = PortState.REMOVING
+            error = RequestError(Status.STATUS_DELETE_PENDING, reason)
+            owner = self._stop(error, now_ns)
+            if owner is not None:
+                self.effects.append(fx.Notify(owner, RevokedNotice(owner, f"port removed: {reason}")))
+            self.effects.append(fx.PortGone(reason))
+
+    def finish_removal(self) -> None:
+        """The port is gone."""
+        self.state = PortState.ABSENT
+
+    def stop(self, now_ns: int) -> None:
+        """The daemon ends: quiet the device, mark the log, take the port back, make it safe."""
+        if self.state is PortState.READY:
+            self.state = PortState.REMOVING
+            self._stop(RequestError(Status.STATUS_CANCELLED, "the daemon is stopping"), now_ns)
+            try:
+                self.arbiter.make_safe()
+            except (RequestError, PortGoneError):
+                return
+
+    def _stop(self, error: RequestError, now_ns: int) -> SessionState | None:
+        """End every request, registration and the ownership; the session that was the owner."""
+        owner = self.ownership.owner
+        if owner is not None:
+            self._end_requests(owner, error, now_ns)
+        for waiter in self.ownership.waiters():
+            self._abandon(waiter.request, error, now_ns)
+        for session in self.registry.stop(now_ns):
+            self.effects.append(fx.LeaveLog(session, self.registry.log.end, None, b""))
+        owner = self.ownership.owner  # a routine that lives in the daemon may have freed or taken it just now
+        if owner is not None:
+            self.ownership.vacate(voluntary=False)
+            self.arbiter.is_safe = False
+        return owner

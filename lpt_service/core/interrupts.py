@@ -1,0 +1,275 @@
+"""Who hears the port's interrupts: registrations, the interrupt source, the log.
+
+The source of a port is *heard* while it is wanted and not masked:
+
+    wanted    some session has an ISR connected, or the last one that had vanished less than the linger time ago
+    masked    the storm guard has silenced it for a while; connecting does not change that
+
+Going to heard: discard what was latched (strays), enable the device's interrupt, watch the descriptor. Leaving: disable
+the device's interrupt first, take what it had still raised, stop watching. What is taken while the source is heard is
+*generated* and goes into the log; anything else is a stray. (docs/protocol.md, semantics 3, 4, 5, 7, 8.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from lpt_service.core.deadlines import Deadline, Deadlines
+from lpt_service.core.event_log import EventLog
+from lpt_service.core.requests import SessionState, invalid
+from lpt_service.core.storm_guard import StormGuard
+from lpt_service.port.base import ParallelPort
+from lpt_service.protocol.errors import PortError, PortGoneError
+from lpt_service.protocol.messages import KIND_MASKED, KIND_STOPPED, KIND_UNHEARD, KIND_UNMASKED
+from lpt_service.protocol.structs import PARALLEL_INTERRUPT_SERVICE_ROUTINE
+
+# A routine that lives in the daemon is called with the time, at interrupt level, in its place in the order of
+# connection. It must not raise.
+ResidentRoutine = Callable[[int], None]
+
+
+class Registration:
+    """One connected PARALLEL_INTERRUPT_SERVICE_ROUTINE. All 32 bytes of the structure identify it in its session."""
+
+    __slots__ = ("is_connected", "key", "session", "structure")
+
+    def __init__(self, session: SessionState, key: bytes) -> None:
+        self.session = session
+        self.key = key
+        self.structure = PARALLEL_INTERRUPT_SERVICE_ROUTINE.unpack(key)
+        self.is_connected = True
+
+    @property
+    def has_isr(self) -> bool:
+        """True when it hears interrupts."""
+        return self.structure.InterruptServiceRoutine != 0
+
+    @property
+    def has_deferred_check(self) -> bool:
+        """True when it is told of deferred port checks."""
+        return self.structure.DeferredPortCheckRoutine != 0
+
+
+class InterruptRegistry:
+    """The registrations of one port, in the order of connection, and its interrupt source.
+
+    `on_listen(is_on)` is called when the descriptor is to be watched or no longer, `on_published()` when the log has
+    grown, `on_offered(now_ns)` when an interrupt has been offered to every routine that lives in the daemon.
+    """
+
+    def __init__(
+        self,
+        port: ParallelPort,
+        log: EventLog,
+        guard: StormGuard,
+        deadlines: Deadlines,
+        *,
+        linger_ns: int,
+        on_listen: Callable[[bool], None],
+        on_published: Callable[[], None],
+        on_offered: Callable[[int], None],
+    ) -> None:
+        self.log = log
+        self.guard = guard
+        self.linger_ns = linger_ns
+        self.strays = 0
+        self.is_masked = False
+        self.is_offering = False  # the routines that live in the daemon are being called
+        self._port = port
+        self._deadlines = deadlines
+        self._on_listen = on_listen
+        self._on_published = on_published
+        self._on_offered = on_offered
+        self._registrations: dict[tuple[SessionState, bytes], Registration] = {}
+        self._residents: dict[Registration, ResidentRoutine] = {}
+        self._listeners: dict[SessionState, int] = {}  # how many ISRs each listening session has
+        self._is_wanted = False
+        self._linger: Deadline | None = None
+        self._pause: Deadline | None = None
+
+    def __iter__(self) -> Iterator[Registration]:
+        return iter(self._registrations.values())
+
+    def __len__(self) -> int:
+        return len(self._registrations)
+
+    @property
+    def is_heard(self) -> bool:
+        """True while interrupts go into the log."""
+        return self._is_wanted and not self.is_masked
+
+    @property
+    def is_lingering(self) -> bool:
+        """True while the source stays connected for a session that vanished."""
+        return self._linger is not None
+
+    def is_listening(self, session: SessionState) -> bool:
+        """True while `session` has an ISR connected."""
+        return session in self._listeners
+
+    def connect(
+        self, session: SessionState, key: bytes, now_ns: int, resident: ResidentRoutine | None = None
+    ) -> Registration:
+        """Connect the structure of 32 bytes `key`; when this returns, the device's interrupt is enabled.
+
+        Raises RequestError(STATUS_INVALID_PARAMETER) if the session has connected it already.
+        """
+        if (session, key) in self._registrations:
+            raise invalid("this session has connected the same PARALLEL_INTERRUPT_SERVICE_ROUTINE already")
+        registration = Registration(session, key)
+        self.collect(now_ns)
+        if registration.has_isr:
+            self._want(now_ns)
+            self._listeners[session] = self._listeners.get(session, 0) + 1
+        self._registrations[session, key] = registration
+        if resident is not None:
+            self._residents[registration] = resident
+        return registration
+
+    def disconnect(self, session: SessionState, key: bytes, now_ns: int) -> Registration:
+        """Undo `connect`. What the port raised up to now is in the log when this returns.
+
+        Raises RequestError(STATUS_INVALID_PARAMETER) if the session has not connected it.
+        """
+        registration = self._registrations.get((session, key))
+        if registration is None:
+            raise invalid("this session has not connected this PARALLEL_INTERRUPT_SERVICE_ROUTINE")
+        self.collect(now_ns)
+        if registration.has_isr and self._listeners == {session: 1}:
+            self._unwant(now_ns)
+        self._remove(registration)
+        return registration
+
+    def vanish(self, session: SessionState, now_ns: int) -> None:
+        """Drop everything that a session has connected, because the session is gone."""
+        was_listening = session in self._listeners
+        for registration in [each for each in self if each.session is session]:
+            self._remove(registration)
+        if was_listening and not self._listeners:
+            self._linger = self._deadlines.schedule(now_ns + self.linger_ns, self._unwant)
+
+    def stop(self, now_ns: int) -> list[SessionState]:
+        """The port stops (removed, or the daemon ends): quiet the device, mark the log, drop every registration.
+
+        Returns the sessions that were listening. Never raises: the port may be gone.
+        """
+        listening = list(self._listeners)
+        self._deadlines.cancel(self._pause)
+        if self._is_wanted:
+            with contextlib.suppress(PortGoneError):
+                self._unwant(now_ns)
+            self._is_wanted = False
+        self._mark(KIND_STOPPED, now_ns)
+        for registration in list(self):
+            self._remove(registration)
+        return listening
+
+    def collect(self, now_ns: int) -> None:
+        """Take what the port has raised: into the log while the source is heard, else as strays."""
+        if self.is_offering:
+            return  # an interrupt routine never runs beside itself; what has come stays in the port until it is done
+        count = self._port.take_interrupts()
+        if not count:
+            return
+        if not self.is_heard:
+            self.strays += count
+            return
+        self.log.append(count, now_ns, *self._registers())
+        self._on_published()
+        self._offer(now_ns)
+        if self.guard.count(count, now_ns):
+            self._mask(now_ns)
+
+    def _offer(self, now_ns: int) -> None:
+        """Call the routines that live in the daemon, in the order of connection."""
+        if not self._residents:
+            return
+        self.is_offering = True
+        try:
+            for registration, resident in list(self._residents.items()):
+                if registration.is_connected:
+                    resident(now_ns)
+        finally:
+            self.is_offering = False
+        self._on_offered(now_ns)
+
+    def _remove(self, registration: Registration) -> None:
+        registration.is_connected = False
+        session = registration.session
+        del self._registrations[session, registration.key]
+        self._residents.pop(registration, None)
+        if registration.has_isr:
+            self._listeners[session] -= 1
+            if not self._listeners[session]:
+                del self._listeners[session]
+
+    def _want(self, now_ns: int) -> None:
+        self._end_linger()
+        if self._is_wanted:
+            return
+        if not self.is_masked:
+            self._enable()
+        self._is_wanted = True
+        self._mark(KIND_UNHEARD, now_ns)
+
+    def _unwant(self, now_ns: int) -> None:
+        """Quiet the device, then take what it had raised before. Fails only by PortGoneError."""
+        self._end_linger()
+        if not self.is_masked:
+            self._disable()
+            with _failure_ignored():
+                self.collect(now_ns)
+        self._is_wanted = False
+
+    def _end_linger(self) -> None:
+        self._deadlines.cancel(self._linger)
+        self._linger = None
+
+    def _mask(self, now_ns: int) -> None:
+        self._disable()
+        self.is_masked = True
+        self._mark(KIND_MASKED, now_ns)
+        self._pause = self._deadlines.schedule(self.guard.mask(now_ns), self._unmask)
+
+    def _unmask(self, now_ns: int) -> None:
+        self.collect(now_ns)  # still masked: strays
+        if self._is_wanted:
+            self._enable()
+        self.is_masked = False
+        self.guard.unmask(now_ns)
+        self._mark(KIND_UNMASKED, now_ns)
+
+    def _enable(self) -> None:
+        # What is raised before the descriptor is watched waits in it; an access that fails must leave it unwatched.
+        self._port.set_interrupt_enable(True)
+        self._on_listen(True)
+
+    def _disable(self) -> None:
+        try:
+            with _failure_ignored():
+                self._port.set_interrupt_enable(False)
+        finally:
+            self._on_listen(False)
+
+    def _mark(self, kind: int, now_ns: int) -> None:
+        self.log.mark(kind, now_ns, *self._registers())
+        self._on_published()
+
+    def _registers(self) -> tuple[int, int]:
+        """Status and control to write beside an entry; 0 if they cannot be read, for the entry must not be lost."""
+        try:
+            return self._port.read_status(), self._port.read_control()
+        except PortError:
+            return 0, 0
+
+
+@contextlib.contextmanager
+def _failure_ignored() -> Iterator[None]:
+    """Quieting goes on if an access fails: the source is not listened to any more, and what it raises is stray."""
+    try:
+        yield
+    except PortGoneError:
+        raise
+    except PortError:
+        pass

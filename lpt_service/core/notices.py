@@ -1,0 +1,81 @@
+"""The notices of a port: what its sessions hear besides replies and interrupts. See `effects.Notice`."""
+
+from __future__ import annotations
+
+from lpt_service.core.interrupts import Registration
+from lpt_service.core.ownership import Ownership, Waiter
+from lpt_service.core.requests import SessionState
+from lpt_service.protocol import messages
+from lpt_service.protocol.messages import Notification
+
+
+class QueuedNotice:
+    """`queued`: the place of a request in the queue; stale once it waits no longer."""
+
+    def __init__(self, waiter: Waiter) -> None:
+        self._waiter = waiter
+        self.key = (messages.QUEUED, waiter.request.msgid)
+
+    def render(self) -> Notification | None:
+        """The latest position."""
+        if not self._waiter.is_waiting:
+            return None
+        return Notification(messages.QUEUED, (self._waiter.request.msgid, self._waiter.position))
+
+
+class WaitersNotice:
+    """`waiters`: how many wait, for one owner; stale once its ownership has ended, or if it knows the number.
+
+    Attributes:
+        grant: the ownership that it is for.
+        told: the number that was sent last. A new owner takes it that nobody waits until it is told otherwise.
+    """
+
+    key = (messages.WAITERS,)
+
+    def __init__(self, ownership: Ownership) -> None:
+        self._ownership = ownership
+        self.grant = ownership.grant
+        self.told = 0
+
+    def render(self) -> Notification | None:
+        """The latest number."""
+        ownership = self._ownership
+        if ownership.owner is None or ownership.grant != self.grant or ownership.waiting == self.told:
+            return None
+        self.told = ownership.waiting
+        return Notification(messages.WAITERS, (self.told,))
+
+
+class PortCheckNotice:
+    """`port_check`: run a deferred routine; stale once somebody has allocated again or it is disconnected."""
+
+    def __init__(self, registration: Registration, ownership: Ownership) -> None:
+        self._registration = registration
+        self._ownership = ownership
+        self._grant = ownership.grant
+        self.key = (messages.PORT_CHECK, registration.key)
+
+    def render(self) -> Notification | None:
+        """The routine and its context, if the port is still idle since the same free."""
+        ownership, registration = self._ownership, self._registration
+        if ownership.owner is not None or ownership.grant != self._grant or not registration.is_connected:
+            return None
+        structure = registration.structure
+        return Notification(
+            messages.PORT_CHECK, (structure.DeferredPortCheckRoutine, structure.DeferredPortCheckContext)
+        )
+
+
+class RevokedNotice:
+    """`revoked`: the session lost the port; never stale."""
+
+    key = (messages.REVOKED,)
+
+    def __init__(self, session: SessionState, reason: str) -> None:
+        self.session = session
+        self._reason = reason
+
+    def render(self) -> Notification | None:
+        """The reason."""
+        return Notification(messages.REVOKED, (self._reason,))

@@ -1,0 +1,31 @@
+"""The settings of one port, as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PortSettings:
+    """What a port is told to do. Every default is the contract's.
+
+    Attributes:
+        name: by which hello names the port.
+        enable_connect_interrupt: EnableConnectInterruptIoctl: whether clients may connect interrupts.
+        safe_data, safe_control: what the lines are driven to when an owner is gone; None leaves them alone.
+        max_interrupt_rate_hz: more than this many interrupts in a second mask the port.
+        interrupt_log_frames: how many entries the event log keeps (42 bytes each).
+        interrupt_linger_ns: how long the source stays connected for a session that vanished.
+        max_waiters: how many allocate requests may wait.
+        max_pending_requests: how many requests of one session may be unanswered.
+    """
+
+    name: str
+    enable_connect_interrupt: bool = False
+    safe_data: int | None = None
+    safe_control: int | None = None
+    max_interrupt_rate_hz: int = 50_000
+    interrupt_log_frames: int = 65_536
+    interrupt_linger_ns: int = 30_000_000_000
+    max_waiters: int = 4096
+    max_pending_requests: int = 256

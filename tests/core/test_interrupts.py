@@ -1,0 +1,533 @@
+"""Who hears an interrupt: one by one what `test_interrupts_stateful` mixes, and ports that fail."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lpt_service.core.requests import SessionState
+from lpt_service.protocol.messages import (
+    KIND_EVENT,
+    KIND_MASKED,
+    KIND_STOPPED,
+    KIND_UNHEARD,
+    KIND_UNMASKED,
+    SYNC_CONNECTED,
+    SYNC_OVERRUN,
+    SYNC_RESTARTED,
+    SYNC_RESUMED,
+)
+from lpt_service.protocol.status import Status
+from tests.core.fakes import FakePort
+from tests.core.harness import SECOND, STREAM, Client, Harness, routine
+
+
+def kinds(client: Client) -> list[tuple[int, int]]:
+    """What the client heard: (kind, count) of each frame."""
+    return [(frame[5], frame[2]) for frame in client.heard()]
+
+
+def set_gate(harness: Harness, *, is_open: bool) -> None:
+    harness.driver.reconfigure(replace(harness.driver.settings, enable_connect_interrupt=is_open))
+
+
+# Semantic 3
+
+
+def test_semantic_03_connecting_is_disabled_by_default_and_the_gate_is_read_at_every_request() -> None:
+    """Semantic 3: disabled by default; a setting of the port, read at every request."""
+    harness = Harness(enable_connect_interrupt=False)
+    client = harness.client()
+    assert client.connect(routine(isr=1)).status == Status.STATUS_UNSUCCESSFUL
+    set_gate(harness, is_open=True)
+    assert client.connect(routine(isr=1)).status == 0
+    set_gate(harness, is_open=False)
+    assert client.connect(routine(isr=2)).status == Status.STATUS_UNSUCCESSFUL
+    assert client.disconnect(routine(isr=1)).is_pending
+
+
+@pytest.mark.parametrize(
+    ("structure", "output_length"), [(b"", 32), (routine(isr=1), 0), (routine(), 32), (routine(isr=1 << 63), 32)]
+)
+def test_semantic_03_the_gate_is_checked_before_anything_else(structure: bytes, output_length: int) -> None:
+    """CONNECT: UNSUCCESSFUL while disabled by configuration, checked first, even before sizes."""
+    client = Harness(enable_connect_interrupt=False).client()
+    assert client.connect(structure, output_length, grant=1).status == Status.STATUS_UNSUCCESSFUL
+
+
+def test_semantic_03_connecting_needs_no_ownership_and_a_session_hears_an_interrupt_once() -> None:
+    """Semantic 3: every connected routine learns of every interrupt; one frame a session."""
+    harness = Harness()
+    owner, one, two = harness.clients(3)
+    owner.allocate()
+    for client in (one, two):
+        client.connect(routine(isr=1))
+        client.connect(routine(isr=2))
+    harness.interrupt(3)
+    assert kinds(one) == kinds(two) == [(KIND_EVENT, 3)]
+
+
+def test_semantic_03_a_deferred_check_alone_hears_and_enables_nothing() -> None:
+    """Semantic 3: a registration with a deferred check alone gets no interrupts and enables nothing."""
+    harness = Harness()
+    client = harness.client()
+    assert client.connect(routine(deferred=1)).status == 0
+    assert not harness.is_listening()
+    assert not client.passages
+    assert client.disconnect(routine(deferred=1)).status == 0
+
+
+# Semantic 4
+
+
+def test_semantic_04_the_device_is_quiet_unless_somebody_listens() -> None:
+    """Semantic 4: the first ISR enables the device before its reply; the last disconnect quiets it."""
+    harness = Harness()
+    one, two = harness.clients(2)
+    for client in (one, two):
+        client.connect(routine(isr=1))
+        assert harness.is_listening()
+    assert harness.port.journal == [("enable", True)]
+    one.disconnect(routine(isr=1))
+    assert harness.is_listening()
+    two.disconnect(routine(isr=1))
+    assert not harness.is_listening()
+
+
+def test_semantic_04_the_daemon_quiets_the_device_when_it_starts() -> None:
+    """Semantic 4: a daemon that was killed may have left the device's interrupt enabled."""
+    harness = Harness()
+    harness.port.control |= 0x10
+    harness.driver.start()
+    assert not harness.is_listening()
+
+
+def test_semantic_04_what_comes_while_nobody_listens_is_stray() -> None:
+    """Semantic 4: counted as stray, delivered to nobody."""
+    harness = Harness(FakePort(can_disable_interrupt=False))
+    client = harness.client()
+    harness.interrupt(5)
+    client.connect(routine(isr=1))
+    harness.interrupt(2)
+    client.disconnect(routine(isr=1))
+    harness.interrupt(4)
+    client.connect(routine(isr=1))
+
+    assert harness.driver.registry.strays == 9
+    assert harness.log.next_seq == 2
+    assert kinds(client) == []
+    assert client.passages[0].received == 2
+
+
+def test_semantic_04_the_source_lingers_for_a_listener_that_vanished() -> None:
+    """Semantic 4: a client that comes back within `interrupt_linger_s` misses nothing."""
+    harness = Harness(interrupt_linger_ns=30 * SECOND)
+    lost, back = harness.clients(2)
+    lost.connect(routine(isr=1))
+    harness.interrupt(2)
+    lost.hear()
+    resume_from = lost.passages[0].next_seq
+    lost.die()
+    harness.advance(29 * SECOND)
+    harness.interrupt(3)
+
+    back.connect(routine(isr=1), from_=(STREAM, resume_from))
+    harness.interrupt(4)
+
+    assert back.passages[0].syncs == [(SYNC_RESUMED, 2, 0)]
+    assert kinds(back) == [(KIND_EVENT, 3), (KIND_EVENT, 4)]
+    harness.advance(60 * SECOND)
+    assert harness.is_listening()
+
+
+def test_semantic_04_after_lingering_it_is_quiet_and_the_silence_is_marked() -> None:
+    """Semantic 4: listening again after a silence writes the mark *unheard*."""
+    harness = Harness(interrupt_linger_ns=30 * SECOND)
+    lost, back = harness.clients(2)
+    lost.connect(routine(isr=1))
+    harness.interrupt(2)
+    lost.die()
+    harness.advance(30 * SECOND)
+    assert not harness.is_listening()
+    harness.interrupt(3)
+
+    back.connect(routine(isr=1), from_=(STREAM, 1))
+
+    assert back.passages[0].syncs == [(SYNC_RESUMED, 2, 1)]
+    assert kinds(back) == [(KIND_UNHEARD, 0)]
+
+
+def test_semantic_04_a_disconnect_ends_it_at_once() -> None:
+    """Semantic 4: only a session that vanishes leaves the source connected; a disconnect ends it at once."""
+    harness = Harness()
+    gone, stays = harness.clients(2)
+    gone.connect(routine(isr=1))
+    stays.connect(routine(isr=1))
+    gone.die()
+    assert not harness.driver.registry.is_lingering
+    stays.disconnect(routine(isr=1))
+    assert not harness.is_listening()
+
+
+# Semantic 5
+
+
+def test_semantic_05_nothing_comes_after_the_fence() -> None:
+    """Semantic 5: connect's reply precedes every event; the last disconnect's follows each, and none comes after."""
+    harness = Harness()
+    client, other = harness.clients(2)
+    other.connect(routine(isr=1))
+    harness.interrupt(7)
+    connected = client.connect(routine(isr=1))
+    assert connected.value >> 256 == 7
+    assert client.heard() == []
+    harness.interrupt(2)
+    harness.port.raise_interrupts(3)  # and not collected yet
+
+    fence = client.disconnect(routine(isr=1))
+    harness.interrupt(10)
+
+    assert fence.is_pending
+    client.hear(1)
+    assert fence.is_pending
+    assert kinds(client) == [(KIND_EVENT, 2), (KIND_EVENT, 3)]
+    assert fence.value == 12
+
+
+def test_semantic_05_the_fence_holds_for_a_client_that_was_lapped() -> None:
+    harness = Harness(interrupt_log_frames=4)
+    client, other = harness.clients(2)
+    for each in (client, other):
+        each.connect(routine(isr=1))
+    for _ in range(3):
+        harness.interrupt(2)
+    fence = client.disconnect(routine(isr=1))
+    for _ in range(9):
+        harness.interrupt(1)
+    client.hear()
+    assert fence.value == 6
+    assert client.passages[0].syncs[1:] == [(SYNC_OVERRUN, 6, 6)]
+
+
+def test_only_the_last_disconnect_of_a_session_waits() -> None:
+    harness = Harness()
+    client = harness.client()
+    client.connect(routine(isr=1))
+    client.connect(routine(isr=2))
+    harness.interrupt(3)
+    assert client.disconnect(routine(isr=1)).value == 3
+    assert client.disconnect(routine(isr=2)).is_pending
+
+
+@pytest.mark.parametrize(("output_length", "expected"), [(0, b""), (7, b""), (8, bytes(8)), (9, bytes(8))])
+def test_end_seq_is_told_where_there_is_room(output_length: int, expected: bytes) -> None:
+    client = Harness().client()
+    client.connect(routine(isr=1))
+    fence = client.disconnect(routine(isr=1), output_length)
+    client.hear()
+    assert fence.output == expected
+
+
+# Connect and disconnect
+
+
+@pytest.mark.parametrize(
+    "structure", [routine(), routine(context=1), routine(isr=1 << 63), routine(isr=1, deferred=(1 << 64) - 1)]
+)
+def test_a_routine_is_a_token_below_two_to_the_63(structure: bytes) -> None:
+    """Both routines 0: INVALID_PARAMETER; from 2^63 they are reserved."""
+    harness = Harness()
+    client = harness.client()
+    assert client.connect(structure).status == Status.STATUS_INVALID_PARAMETER
+    assert not harness.is_listening()
+    assert len(harness.driver.registry) == 0
+
+
+def test_the_largest_token_is_fine() -> None:
+    assert Harness().client().connect(routine(isr=(1 << 63) - 1, context=(1 << 64) - 1)).status == 0
+
+
+def test_a_registration_is_identified_by_all_of_its_structure() -> None:
+    harness = Harness()
+    client, other = harness.clients(2)
+    structure = routine(isr=1, context=2, deferred=3, deferred_context=4)
+    assert client.connect(structure).status == 0
+    assert client.connect(structure).status == Status.STATUS_INVALID_PARAMETER
+    assert client.connect(structure + b"longer").status == Status.STATUS_INVALID_PARAMETER
+    assert other.connect(structure).status == 0
+    assert client.connect(routine(isr=1, context=2, deferred=3, deferred_context=5)).status == 0
+    assert len(harness.driver.registry) == 3
+
+
+def test_disconnecting_what_is_not_connected_changes_nothing() -> None:
+    harness = Harness()
+    client, other = harness.clients(2)
+    client.connect(routine(isr=1))
+    assert client.disconnect(routine(isr=2)).status == Status.STATUS_INVALID_PARAMETER
+    assert other.disconnect(routine(isr=1)).status == Status.STATUS_INVALID_PARAMETER
+    fence = client.disconnect(routine(isr=1))
+    client.hear()
+    assert fence.status == 0
+    assert client.disconnect(routine(isr=1)).status == Status.STATUS_INVALID_PARAMETER
+
+
+# Resuming
+
+
+def test_from_another_stream_begins_now_and_the_loss_is_unknown() -> None:
+    harness = Harness()
+    listening, client = harness.clients(2)
+    listening.connect(routine(isr=1))
+    harness.interrupt(5)
+    call = client.connect(routine(isr=1), from_=(STREAM + 1, 1_000_000))
+    assert call.value >> 256 == 5
+    assert client.passages[0].syncs == [(SYNC_RESTARTED, 5, None)]
+    assert client.heard() == []
+
+
+def test_from_something_older_than_the_log_tells_what_is_lost() -> None:
+    harness = Harness(interrupt_log_frames=3)
+    listening, client = harness.clients(2)
+    listening.connect(routine(isr=1))
+    for _ in range(10):
+        harness.interrupt(2)
+    call = client.connect(routine(isr=1), from_=(STREAM, 3))
+    assert call.value >> 256 == 14
+    assert client.passages[0].syncs == [(SYNC_RESUMED, 14, 11)]
+    client.hear()
+    assert client.passages[0].received + client.passages[0].lost == 20 - 3
+
+
+def test_from_beyond_the_log_is_refused_and_changes_nothing() -> None:
+    harness = Harness()
+    client = harness.client()
+    assert client.connect(routine(isr=1), from_=(STREAM, 1)).status == Status.STATUS_INVALID_PARAMETER
+    assert not harness.is_listening()
+    assert client.connect(routine(isr=1), from_=(STREAM, 0)).status == 0
+
+
+def test_from_the_very_end_is_seen_with_what_has_just_been_raised() -> None:
+    harness = Harness()
+    listening, client = harness.clients(2)
+    listening.connect(routine(isr=1))
+    harness.port.raise_interrupts(4)
+    assert client.connect(routine(isr=1), from_=(STREAM, 4)).status == 0
+    assert client.passages[0].syncs == [(SYNC_RESUMED, 4, 0)]
+
+
+def test_from_counts_for_the_first_isr_alone() -> None:
+    """`from` means something at the connect of a session's first ISR; elsewhere it has no effect."""
+    harness = Harness()
+    client = harness.client()
+    assert client.connect(routine(deferred=1), from_=(STREAM, 99)).status == 0
+    assert client.connect(routine(isr=1), from_=(STREAM, 0)).status == 0
+    assert client.connect(routine(isr=2), from_=(STREAM, 99)).status == 0
+    assert [passage.syncs for passage in client.passages] == [[(SYNC_RESUMED, 0, 0)]]
+
+
+def test_a_session_that_comes_back_after_its_disconnect_begins_anew() -> None:
+    harness = Harness()
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.interrupt()
+    fence = client.disconnect(routine(isr=1))
+    client.connect(routine(isr=1))
+    harness.interrupt(2)
+    client.hear()
+    assert fence.value == 1
+    assert [(each.received, each.syncs[0][0]) for each in client.passages] == [(1, SYNC_CONNECTED), (2, SYNC_CONNECTED)]
+
+
+# Semantic 8
+
+
+def test_semantic_08_a_storm_masks_the_device_and_connecting_does_not_unmask() -> None:
+    """Semantic 8: masked with a mark, for a pause that doubles; connecting does not unmask."""
+    harness = Harness(max_interrupt_rate_hz=100)
+    client, late = harness.clients(2)
+    client.connect(routine(isr=1))
+    harness.interrupt(101)
+    assert not harness.is_listening()
+    late.connect(routine(isr=1))
+    assert not harness.is_listening()
+
+    harness.advance(SECOND - 1)
+    assert not harness.is_listening()
+    harness.advance(1)
+    assert harness.is_listening()
+    harness.interrupt(101)
+    harness.advance(2 * SECOND - 1)
+    assert not harness.is_listening()
+    harness.advance(1)
+
+    first = [(KIND_EVENT, 101), (KIND_MASKED, 0)]
+    assert kinds(client) == [*first, (KIND_UNMASKED, 0), *first, (KIND_UNMASKED, 0)]
+    assert kinds(late) == [(KIND_UNMASKED, 0), *first, (KIND_UNMASKED, 0)]
+
+
+def test_semantic_08_what_comes_while_masked_is_not_generated() -> None:
+    harness = Harness(FakePort(can_disable_interrupt=False), max_interrupt_rate_hz=100)
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.interrupt(101)
+    harness.interrupt(1000)
+    harness.advance(SECOND)
+    harness.interrupt(1)
+    assert harness.log.next_seq == 102
+    assert harness.driver.registry.strays == 1000
+    assert kinds(client) == [(KIND_EVENT, 101), (KIND_MASKED, 0), (KIND_UNMASKED, 0), (KIND_EVENT, 1)]
+
+
+def test_semantic_08_turning_the_gate_off_leaves_existing_registrations() -> None:
+    """Semantic 8: turning the gate off (3) leaves existing registrations."""
+    harness = Harness()
+    client = harness.client()
+    client.connect(routine(isr=1))
+    set_gate(harness, is_open=False)
+    harness.interrupt(2)
+    assert kinds(client) == [(KIND_EVENT, 2)]
+
+
+def test_a_pause_ends_though_nobody_listens_and_the_device_stays_quiet() -> None:
+    harness = Harness(max_interrupt_rate_hz=10)
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.interrupt(11)
+    client.disconnect(routine(isr=1))
+    harness.advance(SECOND)
+    assert not harness.driver.registry.is_masked
+    assert not harness.is_listening()
+
+
+# Ports that fail
+
+
+def test_a_failing_device_is_not_connected_and_can_be_later() -> None:
+    """If the device's interrupt cannot be enabled, nothing is connected, watched or written down."""
+    harness = Harness()
+    client = harness.client()
+    harness.port.fail("set_interrupt_enable")
+    assert client.connect(routine(isr=1)).status == Status.STATUS_IO_DEVICE_ERROR
+    assert not harness.is_listening()
+    assert len(harness.driver.registry) == 0
+    assert harness.log.end == 0
+    harness.port.recover()
+    assert client.connect(routine(isr=1)).status == 0
+    assert harness.is_listening()
+
+
+def test_a_device_that_cannot_be_quieted_is_not_listened_to_any_more() -> None:
+    """IoDisconnectInterrupt returns nothing: it cannot fail."""
+    harness = Harness()
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.interrupt(2)
+    harness.port.fail("set_interrupt_enable")
+    harness.port.fail("take_interrupts", after=1)
+    fence = client.disconnect(routine(isr=1))
+    client.hear()
+    assert fence.value == 2
+    assert not harness.is_watched
+    assert not harness.driver.registry.is_heard
+
+
+def test_a_failing_linger_end_hurts_nobody() -> None:
+    harness = Harness(interrupt_linger_ns=SECOND)
+    client = harness.client()
+    client.connect(routine(isr=1))
+    client.die()
+    harness.port.fail("set_interrupt_enable", "take_interrupts")
+    harness.advance(SECOND)
+    assert not harness.is_watched
+    assert harness.gone is None
+
+
+def test_registers_that_cannot_be_read_do_not_cost_an_interrupt() -> None:
+    harness = Harness()
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.port.fail("read_status")
+    harness.interrupt(3)
+    assert client.heard() == [(0, harness.now_ns, 3, 0, 0, KIND_EVENT)]
+
+
+def test_an_entry_carries_time_and_registers() -> None:
+    harness = Harness()
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.advance(5)
+    harness.port.status = 0x5F
+    harness.interrupt(3)
+    assert client.heard() == [(0, harness.now_ns, 3, 0x5F, 0x1C, KIND_EVENT)]
+
+
+@pytest.mark.parametrize("failing", ["take_interrupts", "set_interrupt_enable"])
+def test_a_port_whose_interrupts_cannot_be_taken_is_removed(failing: str) -> None:
+    """Where no request could end with the error, the invariant could not be kept otherwise."""
+    harness = Harness(max_interrupt_rate_hz=10)
+    client = harness.client()
+    client.connect(routine(isr=1))
+    harness.interrupt(11)
+    harness.port.fail(failing)
+    harness.advance(SECOND)  # the end of the pause
+    assert harness.gone is not None
+    assert kinds(client)[-1] == (KIND_STOPPED, 0)
+
+
+# Routines that live in the daemon
+
+
+def test_a_resident_routine_is_called_with_the_time_in_the_order_of_connection() -> None:
+    harness = Harness()
+    registry, calls = harness.driver.registry, list[tuple[int, int]]()
+    session = SessionState(99, context=99)
+
+    def connect(number: int) -> None:
+        structure = routine(isr=(1 << 63) + number)
+        registry.connect(session, structure, harness.now_ns, lambda now_ns: calls.append((number, now_ns)))
+
+    connect(1)
+    connect(2)
+    harness.carry_out()
+    harness.interrupt(3)
+    assert calls == [(1, harness.now_ns), (2, harness.now_ns)]
+    registry.disconnect(session, routine(isr=(1 << 63) + 1), harness.now_ns)
+    harness.interrupt()
+    assert calls[2:] == [(2, harness.now_ns)]
+
+
+def test_a_resident_routine_that_an_earlier_one_disconnects_is_not_called() -> None:
+    harness = Harness()
+    registry, calls = harness.driver.registry, list[int]()
+    session = SessionState(99, context=99)
+    first, second = routine(isr=(1 << 63) + 1), routine(isr=(1 << 63) + 2)
+
+    def disconnect_second(now_ns: int) -> None:
+        registry.disconnect(session, second, now_ns)
+
+    registry.connect(session, first, harness.now_ns, disconnect_second)
+    registry.connect(session, second, harness.now_ns, calls.append)
+    harness.carry_out()
+    harness.interrupt()
+    assert calls == []
+
+
+def test_an_interrupt_that_comes_during_a_routine_is_taken_after_it() -> None:
+    """An interrupt routine never runs beside itself."""
+    harness = Harness()
+    registry, calls = harness.driver.registry, list[bool]()
+
+    def isr(now_ns: int) -> None:
+        calls.append(registry.is_offering)
+        if len(calls) == 1:
+            harness.port.raise_interrupts(1)
+            registry.collect(now_ns)
+
+    registry.connect(SessionState(99, context=99), routine(isr=1 << 63), harness.now_ns, isr)
+    harness.carry_out()
+    harness.interrupt()
+    assert calls == [True]
+    harness.collect()
+    assert calls == [True, True]
+    assert harness.log.next_seq == 2
