@@ -1,0 +1,212 @@
+"""lptd: the daemon's command line. argv → Config → trio.run → exit code."""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - the clients run on 3.10, so the package installs there
+    sys.exit(f"lptd needs Python 3.11 or newer, this is {sys.version.split()[0]} (the client library runs on 3.10)")
+
+import resource
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from lpt_service import __version__
+from lpt_service.protocol.codec import is_accelerated, msgpack_version
+from lpt_service.protocol.errors import LptError
+from lpt_service.protocol.url import Url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lpt_service.config import Config
+
+EXIT_FAILED: Final = 1
+EXIT_USAGE: Final = 2
+_DEFAULT_CONFIG: Final = "/etc/lptd/config.toml"
+_MSGPACK_LEAST: Final = (1, 2, 4)
+
+_EPILOG: Final = """\b
+Exit codes: 0 stopped in order; 1 could not serve (the reason is on standard error);
+2 wrong usage, or a configuration with errors.
+"""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@click.version_option(__version__, prog_name="lptd")
+def main() -> None:
+    r"""Share a parallel port over the network.
+
+    \b
+    Try it on any machine:      lptd demo
+    Serve a simulated port:     lptd serve --simulate
+    Serve as configured:        lptd serve --config /etc/lptd/config.toml
+
+    Clients use lptctl, or the Python package lpt_client.
+    """
+
+
+@main.command(epilog=_EPILOG)
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    help=f"The configuration file.  [default: {_DEFAULT_CONFIG}]",
+)
+@click.option("--simulate", is_flag=True, help="Serve a simulated port LPT1 with a loop-back plug; no configuration.")
+@click.option(
+    "--listen",
+    "listen",
+    multiple=True,
+    metavar="URL",
+    help="With --simulate: where to listen, for example lpt://127.0.0.1:0 (port 0 picks a free one) or "
+    "lpt+unix:///tmp/lptd.sock. May be given several times.  [default: lpt://127.0.0.1:5378]",
+)
+@click.option("--pulse-hz", type=float, metavar="N", help="With --simulate: raise N interrupts a second.  [default: 0]")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: as configured]")
+def serve(
+    config_path: Path | None, simulate: bool, listen: tuple[str, ...], pulse_hz: float | None, log_level: str | None
+) -> None:
+    r"""Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+
+    Prints one line "listening on URL" for each listener and port once clients can connect; the log goes to standard
+    error.
+
+    \b
+    Examples:
+      lptd serve --simulate --listen lpt://127.0.0.1:0 --pulse-hz 10
+      lptd serve --config ./config.toml
+    """
+    if simulate and config_path is not None:
+        raise click.UsageError("--simulate and --config exclude each other")
+    if not simulate and (listen or pulse_hz is not None):
+        raise click.UsageError("--listen and --pulse-hz go with --simulate; otherwise the configuration says it")
+    _check_msgpack()
+    from lpt_service import config as settings
+
+    if simulate:
+        port = {"name": "LPT1", "device": "simulated", "enable_connect_interrupt": True, "pulse_hz": pulse_hz or 0.0}
+        values = {"server": {"listen": list(listen) or ["lpt://127.0.0.1:5378"]}, "port": [port]}
+
+        def reread() -> Config:
+            return settings.parse(values)
+    else:
+        path = config_path or Path(_DEFAULT_CONFIG)
+
+        def reread() -> Config:
+            return settings.load(path)
+
+    _run_daemon(_load_or_exit(reread), reread, log_level)
+
+
+@main.command("check-config")
+@click.argument("config_path", type=click.Path(path_type=Path), default=_DEFAULT_CONFIG, metavar="[FILE]")
+@click.option("--config", "config_option", type=click.Path(path_type=Path), help="The same as FILE.")
+def check_config(config_path: Path, config_option: Path | None) -> None:
+    """Check a configuration file, and say what is wrong with it.
+
+    FILE is /etc/lptd/config.toml if left out. Exit code 0 if it is good, 2 if it is not; every error is named with its
+    path.
+    """
+    from lpt_service import config as settings
+
+    path = config_option or config_path
+    config = _load_or_exit(lambda: settings.load(path))
+    names = ", ".join(port.name for port in config.port)
+    click.echo(f"{path}: good; port {names} on {', '.join(config.server.listen)}")
+
+
+@main.command()
+@click.option("--plain", is_flag=True, help="Lines instead of a live display (the default where there is no terminal).")
+def demo(plain: bool) -> None:
+    """Watch three clients share a simulated port, for about ten seconds.
+
+    Starts a daemon on loopback and three client processes that contend for the port and listen to its interrupts; one
+    of them is killed while it owns. At the end every client's account is checked: generated = received + lost. Exit
+    code 0 only if it holds.
+    """
+    _check_msgpack()
+    from lpt_service.demo import run_demo
+
+    sys.exit(run_demo(plain=plain))
+
+
+def _load_or_exit(load: Callable[[], Config]) -> Config:
+    from lpt_service.config import ConfigError
+
+    try:
+        return load()
+    except ConfigError as exc:
+        for problem in exc.problems:
+            click.echo(f"lptd: {problem}", err=True)
+        if not Path(_DEFAULT_CONFIG).exists() and _DEFAULT_CONFIG in exc.problems[0]:
+            click.echo("lptd: name a file with --config, or try `lptd serve --simulate`", err=True)
+        sys.exit(EXIT_USAGE)
+
+
+def _check_msgpack() -> None:
+    version = ".".join(map(str, msgpack_version()))
+    if not is_accelerated():
+        click.echo(
+            f"lptd: msgpack {version} runs as its pure-Python fallback, which is too slow and knows fewer limits; "
+            "install a build with the C extension (pip install --force-reinstall 'msgpack>=1.2.4') and unset "
+            "MSGPACK_PUREPYTHON",
+            err=True,
+        )
+        sys.exit(EXIT_FAILED)
+    if msgpack_version() < _MSGPACK_LEAST:
+        click.echo(
+            f"lptd: msgpack {version} can be made to use hundreds of megabytes by one small frame; "
+            "1.2.4 or newer is needed (pip install 'msgpack>=1.2.4')",
+            err=True,
+        )
+        sys.exit(EXIT_FAILED)
+
+
+def _run_daemon(config: Config, reread: Callable[[], Config], log_level: str | None) -> None:
+    import trio
+
+    from lpt_service import log
+    from lpt_service.server.daemon import Daemon
+
+    log.configure(log_level or config.server.log_level)
+    _raise_descriptor_limit()
+    daemon: Daemon
+
+    async def run() -> None:
+        nonlocal daemon
+        daemon = Daemon(config, announce=_announce, reread=reread)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.handle_signals)
+            await daemon.run()
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(run)
+    except* LptError as group:
+        for error in _leaves(group):
+            click.echo(f"lptd: {error}", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for each in group.exceptions:
+        leaves += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
+    return leaves
+
+
+def _announce(url: Url) -> None:
+    click.echo(f"listening on {url}")
+    sys.stdout.flush()
+
+
+def _raise_descriptor_limit() -> None:
+    """As many connections as the system allows: the soft limit is often 1024 for the sake of select(2) alone."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        return

@@ -1,0 +1,189 @@
+"""The daemon's settings: frozen, from TOML, checked as a whole before anything is done with them.
+
+An unknown key is an error that names its path; all errors are reported at once. `deploy/config.toml` explains every
+key.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lpt_service.core.settings import PortSettings
+from lpt_service.protocol.errors import LptError
+from lpt_service.protocol.url import TLS, Url
+
+DEFAULT_PATH = Path("/etc/lptd/config.toml")
+SIMULATED = "simulated"
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
+Register = Annotated[int, Field(ge=0, le=0xFF)]
+Limit = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class ConfigError(LptError):
+    """The settings cannot be used. `problems` has one line for each thing that is wrong."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _check_listen(text: str) -> str:
+    url = Url.parse(text)
+    if url.port_name is not None:
+        raise ValueError("a listener serves every port: leave the port's name out")
+    if url.scheme == TLS:
+        raise ValueError("TLS is not available in this version; use lpt:// or lpt+unix://")
+    return text
+
+
+def _check_name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError("a port's name is 1 to 32 of A-Z a-z 0-9 _ . - and begins with a letter or digit")
+    return name
+
+
+def _check_device(device: str) -> str:
+    if device != SIMULATED:
+        raise ValueError('this version serves simulated ports only: device = "simulated"')
+    return device
+
+
+def _check_absolute(path: str) -> str:
+    if not Path(path).is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _check_sha256(digest: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        raise ValueError("64 hexadecimal digits in lower case, as `sha256sum` prints them")
+    return digest
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ServerConfig(_Section):
+    """`[server]`: where to listen, and the daemon as a whole."""
+
+    listen: tuple[Annotated[str, AfterValidator(_check_listen)], ...] = Field(
+        default=("lpt+unix:///run/lptd/lptd.sock", "lpt://127.0.0.1:5378"), min_length=1, max_length=64
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    stop_timeout_s: float = Field(default=5.0, gt=0, le=300)
+    state_directory: Annotated[str, AfterValidator(_check_absolute)] | None = None
+
+
+class PortConfig(_Section):
+    """`[[port]]`: one port."""
+
+    name: Annotated[str, AfterValidator(_check_name)] = "LPT1"
+    device: Annotated[str, AfterValidator(_check_device)] = SIMULATED
+    enable_connect_interrupt: bool = False
+    safe_data: Register | None = None
+    safe_control: Register | None = None
+    max_interrupt_rate_hz: int = Field(default=50_000, ge=1, le=10_000_000)
+    interrupt_log_frames: int = Field(default=65_536, ge=16, le=16_777_216)
+    interrupt_linger_s: float = Field(default=30.0, ge=0, le=86_400)
+    # For simulated ports.
+    loopback: bool = True
+    pulse_hz: float = Field(default=0.0, ge=0, le=100_000)
+
+
+class LimitsConfig(_Section):
+    """`[limits]`: how much anybody may have, and how long a silence may last."""
+
+    dead_peer_s: float = Field(default=15.0, ge=1, le=3600)
+    max_sessions: Limit = 4096
+    max_waiters: Limit = 4096
+    max_pending_requests: Limit = 256
+
+
+class TokenConfig(_Section):
+    """`[[token]]`: somebody who may say hello. Once there is one, nobody may without."""
+
+    name: str
+    sha256: Annotated[str, AfterValidator(_check_sha256)]
+
+
+class Config(_Section):
+    """The whole file."""
+
+    server: ServerConfig = ServerConfig()
+    port: tuple[PortConfig, ...] = Field(default=(PortConfig(),), min_length=1, max_length=64)
+    limits: LimitsConfig = LimitsConfig()
+    token: tuple[TokenConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _check_names_differ(self) -> Config:
+        names = [port.name for port in self.port]
+        for name in sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"port: two ports have the name {name}")
+        return self
+
+    def port_settings(self, port: PortConfig) -> PortSettings:
+        """What `core` needs to know of a port."""
+        return PortSettings(
+            name=port.name,
+            enable_connect_interrupt=port.enable_connect_interrupt,
+            safe_data=port.safe_data,
+            safe_control=port.safe_control,
+            max_interrupt_rate_hz=port.max_interrupt_rate_hz,
+            interrupt_log_frames=port.interrupt_log_frames,
+            interrupt_linger_ns=int(port.interrupt_linger_s * 1e9),
+            max_waiters=self.limits.max_waiters,
+            max_pending_requests=self.limits.max_pending_requests,
+        )
+
+
+def load(path: Path) -> Config:
+    """Read a configuration file. Raises ConfigError, which names every error with its path."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
+        raise ConfigError([f"{path}: cannot be read: {reason}"]) from exc
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise ConfigError([f"{path}: not TOML: {exc}"]) from exc
+    try:
+        return parse(values)
+    except ConfigError as exc:
+        raise ConfigError([f"{path}: {problem}" for problem in exc.problems]) from exc
+
+
+def parse(values: dict[str, Any]) -> Config:
+    """Check settings as TOML gives them. Raises ConfigError."""
+    try:
+        return Config.model_validate(_tuples(values))
+    except ValidationError as exc:
+        raise ConfigError([_explain(error) for error in exc.errors(include_url=False)]) from exc
+
+
+def _tuples(value: Any) -> Any:
+    """Arrays as tuples, as the frozen models have them."""
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _explain(error: Any) -> str:
+    path = ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
+    if error["type"] == "extra_forbidden":
+        return f"{path}: unknown key"
+    message = error["msg"].removeprefix("Value error, ")
+    if not path:
+        return str(message)
+    given = error["input"]
+    shown = "" if isinstance(given, (dict, tuple)) or error["type"] == "missing" else f" (got {given!r:.80})"
+    return f"{path}: {message[:1].lower()}{message[1:]}{shown}"

@@ -1,0 +1,283 @@
+"""The daemon: its ports, listeners and sessions, from start to stop."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import itertools
+import logging
+import secrets
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from lpt_service import __version__
+from lpt_service.config import Config, ConfigError, LimitsConfig, PortConfig
+from lpt_service.core.function_driver import FunctionDriver
+from lpt_service.core.port_report import status_report
+from lpt_service.port.simulated import SimulatedPort
+from lpt_service.protocol.codec import DAEMON_LIMITS
+from lpt_service.protocol.errors import RequestError
+from lpt_service.protocol.ioctl import PULSE_WIDTH_MAX_US
+from lpt_service.protocol.messages import PROTOCOL_VERSION
+from lpt_service.protocol.status import Status
+from lpt_service.protocol.url import Url
+from lpt_service.server.clock import Clock, SystemClock
+from lpt_service.server.grant_ledger import GrantLedger
+from lpt_service.server.hello import Hello
+from lpt_service.server.listeners import Listener, open_listeners
+from lpt_service.server.port_worker import PortWorker
+from lpt_service.server.pulse_source import raise_pulses
+from lpt_service.server.session import Session
+from lpt_service.server.stream import SocketStream, Stream, describe_peer, set_options
+
+SERVER_NAME: Final = f"lpt-service {__version__}"
+_STOPPING: Final = "the daemon is stopping"
+_KEEP_GRANTS_S: Final = 60.0
+_log = logging.getLogger(__name__)
+
+
+class Daemon:
+    """Serves the ports of a configuration.
+
+    `announce` is called with a URL for each listener and port once clients can connect. `reread` gives the
+    configuration anew when the daemon is told to reload.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        announce: Callable[[Url], None] = lambda url: None,
+        reread: Callable[[], Config] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.workers: dict[str, PortWorker] = {}
+        self.sessions: set[Session] = set()
+        self._config = config
+        self._announce = announce
+        self._reread = reread
+        self._numbers = itertools.count(1)
+        self._stop_wanted = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._everybody_left = trio.Event()
+        self._started_ns = self.clock.monotonic_ns()
+
+    @property
+    def limits(self) -> LimitsConfig:
+        """The limits in force; a reload may change them."""
+        return self._config.limits
+
+    # Start and stop
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` is called.
+
+        Error handling: ListenError if a listener cannot be opened.
+
+        Resource handling: ports and listeners are closed when this returns or raises.
+        """
+        listeners: list[Listener] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                for port in self._config.port:
+                    await self._start_port(port, nursery)
+                for text in self._config.server.listen:
+                    listeners += open_listeners(Url.parse(text))
+                async with trio.open_nursery() as self._nursery:
+                    for listener in listeners:
+                        self._nursery.start_soon(listener.accept_forever, self._welcome_connection)
+                    for listener, name in itertools.product(listeners, self.workers):
+                        self._announce(listener.url.with_port_name(name))
+                    task_status.started()
+                    await self._stop_wanted.wait()
+                    await self._stop(listeners)
+                    self._nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
+        finally:
+            for listener in listeners:
+                listener.close()
+            for worker in self.workers.values():
+                worker.driver.port.close()
+
+    def stop(self) -> None:
+        """Begin to stop: see `_stop`."""
+        self._stop_wanted.set()
+
+    async def handle_signals(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """SIGTERM and SIGINT stop the daemon, SIGHUP reloads its configuration."""
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number == signal.SIGHUP:
+                    self.reload()
+                else:
+                    _log.info("%s: stopping", signal.Signals(number).name)
+                    self.stop()
+
+    async def _stop(self, listeners: list[Listener]) -> None:
+        """Stop accepting, quiet the devices, mark the logs, deliver what can be delivered, tell everybody; bounded."""
+        for listener in listeners:
+            listener.close()
+        for worker in self.workers.values():
+            worker.stop()
+        if not self.sessions:
+            return
+        for session in tuple(self.sessions):
+            session.end(_STOPPING, with_log=True)
+        with trio.move_on_after(self._config.server.stop_timeout_s):
+            await self._everybody_left.wait()
+
+    async def _start_port(self, port_config: PortConfig, nursery: trio.Nursery) -> None:
+        port = SimulatedPort(loopback=port_config.loopback, monotonic_ns=self.clock.monotonic_ns)
+        directory = self._config.server.state_directory
+        ledger = GrantLedger(None if directory is None else Path(directory), port_config.name)
+        driver = FunctionDriver(
+            port,
+            self._config.port_settings(port_config),
+            stream=secrets.randbits(52) | 1,
+            last_grant=ledger.first(self.clock.realtime_ns()),
+        )
+        worker = self.workers[port_config.name] = PortWorker(driver, self.clock)
+        await nursery.start(worker.run)
+        nursery.start_soon(self._keep_grants, ledger, driver)
+        if port_config.pulse_hz:
+            nursery.start_soon(raise_pulses, port, port_config.pulse_hz)
+
+    async def _keep_grants(self, ledger: GrantLedger, driver: FunctionDriver) -> None:
+        while True:
+            await trio.sleep(_KEEP_GRANTS_S)
+            ledger.keep(driver.ownership.grant)
+
+    def reload(self) -> None:
+        """Read the configuration anew. One with errors is refused whole, and the old one stays."""
+        if self._reread is None:
+            _log.warning("reload: there is no configuration file to read")
+            return
+        try:
+            config = self._reread()
+        except ConfigError as exc:
+            for problem in exc.problems:
+                _log.error("reload refused: %s", problem)
+            return
+        self._apply(config)
+        _log.info("reloaded")
+
+    def _apply(self, config: Config) -> None:
+        """Take what can be changed while running; name what cannot."""
+        old = self._config
+        if config.server != old.server:
+            _log.warning("reload: changes of [server] need a restart")
+        if {port.name for port in config.port} != {port.name for port in old.port}:
+            _log.warning("reload: adding, removing or renaming a port needs a restart")
+        for port in config.port:
+            worker = self.workers.get(port.name)
+            if worker is not None:
+                worker.driver.reconfigure(config.port_settings(port))
+        new = {port.name: port for port in config.port}
+        for was in old.port:
+            for key in ("device", "interrupt_log_frames", "loopback", "pulse_hz"):
+                if was.name in new and getattr(was, key) != getattr(new[was.name], key):
+                    _log.warning("reload: %s of port %s needs a restart", key, was.name)
+        self._config = config.model_copy(update={"server": old.server})
+
+    # Connections
+
+    def spawn(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Run a task beside the sessions, until the daemon stops."""
+        assert self._nursery is not None
+        self._nursery.start_soon(task)
+
+    def _welcome_connection(self, sock: socket.socket) -> None:
+        try:
+            set_options(sock, self.limits.dead_peer_s)
+            peer = describe_peer(sock)
+        except OSError:  # gone already
+            sock.close()
+            return
+        self.serve(SocketStream(sock), peer)
+
+    def serve(self, stream: Stream, peer: str) -> Session:
+        """Begin a session on a connection."""
+        session = Session(next(self._numbers), stream, peer, self)
+        self.sessions.add(session)
+        self.spawn(lambda: self._run_session(session))
+        return session
+
+    async def _run_session(self, session: Session) -> None:
+        try:
+            await session.run()
+        finally:
+            self.sessions.discard(session)
+            if not self.sessions and self._stop_wanted.is_set():
+                self._everybody_left.set()
+
+    # What every port has in common
+
+    def admit(self, hello: Hello) -> PortWorker:
+        """The port that a client may use. Raises RequestError; nothing is told before the token holds."""
+        if hello.protocol != PROTOCOL_VERSION:
+            raise RequestError(Status.STATUS_NOT_SUPPORTED, f"protocol: version {hello.protocol} is not supported")
+        if not self._is_token_good(hello.token):
+            raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
+        if hello.port is None and len(self.workers) > 1:
+            raise RequestError(Status.STATUS_NO_SUCH_DEVICE, "port: this daemon has several, name one")
+        worker = next(iter(self.workers.values())) if hello.port is None else self.workers.get(hello.port)
+        if worker is None:
+            raise RequestError(Status.STATUS_NO_SUCH_DEVICE, f"port: there is no {hello.port!r:.40}")
+        if sum(len(each.sessions) for each in self.workers.values()) >= self.limits.max_sessions:
+            raise RequestError(
+                Status.STATUS_INSUFFICIENT_RESOURCES, f"sessions: {self.limits.max_sessions} are open, the limit"
+            )
+        return worker
+
+    def _is_token_good(self, token: str | None) -> bool:
+        if not self._config.token:
+            return True
+        digest = hashlib.sha256((token or "").encode()).hexdigest()
+        # Every one is compared, so that time tells nothing.
+        return sum(hmac.compare_digest(digest, each.sha256) for each in self._config.token) > 0
+
+    def welcome(self, session_number: int, worker: PortWorker) -> dict[str, Any]:
+        """The answer to hello."""
+        limits = DAEMON_LIMITS
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "server": SERVER_NAME,
+            "port": worker.name,
+            "session": session_number,
+            "stream": worker.driver.registry.log.stream,
+            "clock": {"monotonic_ns": self.clock.monotonic_ns(), "realtime_ns": self.clock.realtime_ns()},
+            "limits": {
+                "max_frame_bytes": limits.max_frame_bytes,
+                "max_items": limits.max_items,
+                "max_string_bytes": limits.max_string_bytes,
+                "max_nesting": limits.max_nesting,
+                "max_pending_requests": self.limits.max_pending_requests,
+                "max_waiters": self.limits.max_waiters,
+                "max_pulse_width_us": PULSE_WIDTH_MAX_US,
+                "interrupt_log_frames": worker.driver.registry.log.capacity,
+                "dead_peer_s": self.limits.dead_peer_s,
+            },
+            "features": [],
+        }
+
+    def status(self, worker: PortWorker) -> dict[str, Any]:
+        """The answer to status."""
+        now_ns = self.clock.monotonic_ns()
+        worker.driver.collect_interrupts(now_ns)  # strays that nobody has counted yet
+        report = status_report(worker.driver, now_ns)
+        report["counters"]["lost"] = worker.lost
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "server": SERVER_NAME,
+            "port": worker.name,
+            "uptime_ns": now_ns - self._started_ns,
+            "sessions": len(worker.sessions),
+            **report,
+        }

@@ -1,0 +1,182 @@
+"""What a session still has to send: replies, notices, and its place in the event log. No I/O here.
+
+Order: the rest of a frame in flight, replies, notices, the log, the last frame. Each part is bounded: replies by the
+session (it is not read from while 256 KiB wait), notices by their keys, the log by the ring it lies in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from lpt_service.core.effects import Notice
+from lpt_service.core.event_log import EventLog
+from lpt_service.protocol import messages
+from lpt_service.protocol.codec import INTERRUPT_FRAME_BYTES, encode_notification
+
+_SLICE_BYTES: Final = 64 * 1024
+# Then it is others' turn: a reader that is far behind, and fast, would hold them up for the whole ring.
+_SLICES_A_PUMP: Final = 8
+
+TrySend = Callable[[bytes | memoryview], int]
+
+
+class _Passage:
+    """One way through the log: from where an ISR was connected to where the last one was disconnected."""
+
+    __slots__ = ("after", "before", "end", "end_seq", "entry", "next_seq")
+
+    def __init__(self, entry: int, next_seq: int, before: bytes) -> None:
+        self.entry = entry  # the next one to send
+        self.next_seq = next_seq  # its number, kept here because the ring may overtake it
+        self.before = before  # a frame to send first
+        self.end: int | None = None  # None while it is open
+        self.end_seq = 0
+        self.after = b""  # a frame to send last: the answer to the disconnect
+
+
+class Outbox:
+    """The sending side of one session.
+
+    Attributes:
+        lost: interrupts that this session was told it has lost because it read too slowly.
+    """
+
+    def __init__(self) -> None:
+        self.lost = 0
+        self._log: EventLog | None = None
+        self._wanted = frozenset(messages.NOTIFICATIONS)
+        self._in_flight: bytes = b""
+        self._replies: list[bytes] = []
+        self._reply_bytes = 0
+        self._notices: dict[tuple[object, ...], Notice] = {}
+        self._passages: deque[_Passage] = deque()
+        self._last: bytes = b""
+
+    @property
+    def backlog_bytes(self) -> int:
+        """What waits for the client to read, the log not counted."""
+        return len(self._in_flight) + self._reply_bytes
+
+    @property
+    def is_in_log(self) -> bool:
+        """True while there is, or may come, something of the log to be sent."""
+        return bool(self._passages)
+
+    def set_wanted(self, names: frozenset[str]) -> None:
+        """The notifications that the client wants; the others are dropped."""
+        self._wanted = names
+
+    def add_reply(self, frame: bytes) -> None:
+        """Append a reply."""
+        self._replies.append(frame)
+        self._reply_bytes += len(frame)
+
+    def add_notice(self, notice: Notice) -> None:
+        """Send `notice` soon, in the place of an earlier one with its key."""
+        if notice.key[0] in self._wanted:
+            self._notices[notice.key] = notice
+
+    def enter_log(self, log: EventLog, entry: int, reason: str, next_seq: int, lost: int | None) -> None:
+        """Send the log from `entry` on, after an `interrupt_sync`."""
+        self._log = log
+        if messages.INTERRUPT in self._wanted:
+            self._passages.append(_Passage(entry, next_seq, self._sync(reason, next_seq, lost)))
+
+    def leave_log(self, end: int, answer: bytes) -> None:
+        """Send the log up to `end`, then `answer`, and nothing of the log after: the fence."""
+        passage = self._passages[-1] if self._passages else None
+        if passage is None or passage.end is not None or self._log is None:
+            if answer:
+                self.add_reply(answer)
+            return
+        passage.end, passage.end_seq, passage.after = end, self._log.seq_at(end), answer
+        self._reply_bytes += len(answer)
+
+    def finish(self, reason: str, *, with_log: bool) -> None:
+        """Nothing comes after what is here, but a `closing` notification; `with_log`: the log up to its end first."""
+        if not with_log:  # except that the answer to a disconnect is owed, and stands behind its part of the log
+            self._passages = deque(passage for passage in self._passages if passage.after)
+        self._notices.clear()
+        if messages.CLOSING in self._wanted:
+            self._last = encode_notification(messages.CLOSING, (reason,))
+
+    def pump(self, try_send: TrySend) -> bool:
+        """Send what `try_send` takes, as far as it is one turn's worth; True when nothing is left."""
+        slices_left = _SLICES_A_PUMP
+        while True:
+            if self._in_flight:
+                sent = try_send(self._in_flight)
+                if sent < len(self._in_flight):
+                    self._in_flight = self._in_flight[sent:]
+                    return False
+                self._in_flight = b""
+            if self._replies:
+                self._in_flight = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
+                self._reply_bytes -= len(self._in_flight)
+                self._replies.clear()
+            elif self._notices:
+                self._in_flight = self._render_notices()
+            elif self._passages and not self._is_up_to_date():
+                if not slices_left or not self._pump_log(try_send):
+                    return False
+                slices_left -= 1
+            elif self._last:
+                self._in_flight, self._last = self._last, b""
+            else:
+                return True
+
+    def _render_notices(self) -> bytes:
+        rendered = [notice.render() for notice in self._notices.values()]
+        self._notices.clear()
+        return b"".join(encode_notification(*each) for each in rendered if each is not None)
+
+    def _is_up_to_date(self) -> bool:
+        passage, log = self._passages[0], self._log
+        return log is not None and not passage.before and passage.end is None and passage.entry == log.end
+
+    def _pump_log(self, try_send: TrySend) -> bool:
+        """One slice of the first passage; False when the stream is full."""
+        passage, log = self._passages[0], self._log
+        assert log is not None
+        if passage.before:
+            self._in_flight, passage.before = passage.before, b""
+            return True
+        end = log.end if passage.end is None else passage.end
+        if passage.entry < log.oldest and passage.entry < end:
+            self._leap(passage, log)
+            return True
+        if passage.entry == end:
+            self._in_flight = passage.after
+            self._reply_bytes -= len(passage.after)
+            self._passages.popleft()
+            return True
+        frames = log.slice(passage.entry, end, _SLICE_BYTES)
+        sent = try_send(frames)
+        whole, torn = divmod(sent, INTERRUPT_FRAME_BYTES)
+        if torn:
+            # The rest of the frame in flight is copied: the ring may overtake it before it can be sent.
+            whole += 1
+            self._in_flight = bytes(frames[sent : whole * INTERRUPT_FRAME_BYTES])
+        passage.entry += whole
+        passage.next_seq = log.seq_at(passage.entry)
+        return sent == len(frames)
+
+    def _leap(self, passage: _Passage, log: EventLog) -> None:
+        """The ring has overtaken this reader: go to the oldest kept entry (or the end), and say what is lost."""
+        is_beyond = passage.end is not None and passage.end <= log.oldest
+        if is_beyond:
+            assert passage.end is not None
+            passage.entry, next_seq = passage.end, passage.end_seq
+        else:
+            passage.entry, next_seq = log.oldest, log.seq_at(log.oldest)
+        lost = next_seq - passage.next_seq
+        passage.next_seq = next_seq
+        self.lost += lost
+        self._in_flight = self._sync(messages.SYNC_OVERRUN, next_seq, lost)
+
+    def _sync(self, reason: str, next_seq: int, lost: int | None) -> bytes:
+        if messages.INTERRUPT_SYNC not in self._wanted:
+            return b""
+        return encode_notification(messages.INTERRUPT_SYNC, (reason, next_seq, lost))

@@ -1,0 +1,221 @@
+"""One port at work: it carries out the effects of the function driver, keeps its deadlines, runs its jobs."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import trio
+
+from lpt_service.core import effects as fx
+from lpt_service.core.function_driver import FunctionDriver
+from lpt_service.core.jobs import Job
+from lpt_service.core.requests import SessionState
+from lpt_service.protocol.codec import encode_error, encode_result
+from lpt_service.server.clock import Clock
+from lpt_service.server.interrupt_pump import SLICES_A_TURN, InterruptPump
+from lpt_service.server.session import Session
+
+# How long the sessions of a port that goes away have to take what was still to be sent to them.
+_REMOVAL_S: Final = 1.0
+_log = logging.getLogger(__name__)
+
+
+class PortWorker:
+    """The server's side of one port.
+
+    Every step of the driver is followed by `carry_out`, in the same turn of the same task.
+    """
+
+    def __init__(self, driver: FunctionDriver, clock: Clock) -> None:
+        self.driver = driver
+        self.clock = clock
+        self.name = driver.settings.name
+        self.sessions: dict[SessionState, Session] = {}
+        self._pump = InterruptPump(driver.port.fileno(), self._collect_interrupts)
+        self._lost_by_former = 0
+        self._timer_wake = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._job_scope = trio.CancelScope()
+        self._touched: dict[Session, None] = {}  # to be flushed when all effects of a step are carried out
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve the port until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._pump.watch)
+            self._nursery.start_soon(self._pump.fan_out)
+            self._nursery.start_soon(self._keep_deadlines)
+            self.driver.start()
+            self.carry_out()
+            task_status.started()
+
+    # Sessions
+
+    def add_session(self, session: Session, client: str) -> SessionState:
+        """A session has said hello."""
+        context = secrets.randbits(63) | 1
+        state = SessionState(session.number, context, client, session.peer)
+        self.sessions[state] = session
+        return state
+
+    def remove_session(self, session: Session) -> None:
+        """A session has ended: what it holds is released, and whoever waited for it is served, at once."""
+        assert session.state is not None
+        self._pump.discard(session)
+        self.driver.release_all(session.state, self.clock.monotonic_ns())
+        self.carry_out()
+        del self.sessions[session.state]
+        self._lost_by_former += session.outbox.lost
+
+    @property
+    def lost(self) -> int:
+        """Interrupts that sessions were told they have lost because they read too slowly."""
+        return self._lost_by_former + sum(session.outbox.lost for session in self.sessions.values())
+
+    def stop(self) -> None:
+        """The daemon ends: quiet the device, end every request, mark the log."""
+        self.driver.stop(self.clock.monotonic_ns())
+        self.carry_out()
+
+    # Effects
+
+    def carry_out(self) -> None:
+        """Do what the last step asked for."""
+        driver = self.driver
+        while driver.effects:
+            for effect in driver.take_effects():
+                _CARRY_OUT[type(effect)](self, effect)
+        self._flush_touched()
+
+    def _flush_touched(self) -> None:
+        while self._touched:
+            session, _ = self._touched.popitem()
+            session.flush()
+
+    def _session_of(self, state: SessionState) -> Session | None:
+        """The session to send to; it will be flushed."""
+        session = self.sessions.get(state)
+        if session is not None:
+            self._touched[session] = None
+        return session
+
+    def _complete(self, effect: fx.Complete) -> None:
+        session = self._session_of(effect.session)
+        if session is None:
+            return
+        if effect.error is None:
+            frame = encode_result(effect.msgid, (len(effect.output), effect.output))
+        else:
+            error = effect.error
+            frame = encode_error(effect.msgid, error.status, error.status_name, error.detail)
+        session.outbox.add_reply(frame)
+
+    def _notify(self, effect: fx.Notify) -> None:
+        session = self._session_of(effect.session)
+        if session is not None:
+            session.outbox.add_notice(effect.notice)
+
+    def _enter_log(self, effect: fx.EnterLog) -> None:
+        session = self._session_of(effect.session)
+        if session is not None:
+            log = self.driver.registry.log
+            session.outbox.enter_log(log, effect.entry, effect.reason, effect.next_seq, effect.lost)
+            self._pump.add(session)
+
+    def _leave_log(self, effect: fx.LeaveLog) -> None:
+        session = self._session_of(effect.session)
+        if session is not None:
+            answer = b""
+            if effect.msgid is not None:
+                answer = encode_result(effect.msgid, (len(effect.output), effect.output))
+            session.outbox.leave_log(effect.end, answer)
+            self._pump.discard(session)
+
+    def _start_job(self, effect: fx.StartJob) -> None:
+        assert self._nursery is not None
+        self._job_scope = trio.CancelScope()
+        self._nursery.start_soon(self._run_job, effect.job, self._job_scope)
+
+    def _stop_job(self, effect: fx.StopJob) -> None:
+        self._job_scope.cancel()
+
+    def _listen(self, effect: fx.Listen) -> None:
+        self._pump.listen(effect.is_on)
+
+    def _publish(self, effect: fx.Published) -> None:
+        self._pump.publish()
+
+    def _wake_timer(self, effect: fx.WakeTimer) -> None:
+        self._timer_wake.set()
+
+    def _port_gone(self, effect: fx.PortGone) -> None:
+        assert self._nursery is not None
+        _log.error("port %s: %s; it is being removed", self.name, effect.reason)
+        self._pump.listen(False)
+        self._nursery.start_soon(self._remove)
+
+    # Tasks
+
+    def _collect_interrupts(self) -> None:
+        self.driver.collect_interrupts(self.clock.monotonic_ns())
+        self.carry_out()
+
+    async def _keep_deadlines(self) -> None:
+        while True:
+            self._timer_wake = trio.Event()
+            due_ns = self.driver.deadlines.next_ns()
+            if due_ns is None:
+                await self._timer_wake.wait()
+                continue
+            wait_ns = due_ns - self.clock.monotonic_ns()
+            if wait_ns > 0:
+                with trio.move_on_after(wait_ns / 1e9):
+                    await self._timer_wake.wait()
+                continue
+            await trio.lowlevel.checkpoint()
+            self.driver.run_due(self.clock.monotonic_ns())
+            await self._carry_out_gently()
+
+    async def _carry_out_gently(self) -> None:
+        """As `carry_out`, but a queue's worth of notices is sent in slices, so that requests are not held up."""
+        taken = self.driver.take_effects()
+        for effect in taken:
+            _CARRY_OUT[type(effect)](self, effect)
+        while len(self._touched) > SLICES_A_TURN:
+            for _ in range(SLICES_A_TURN):
+                session, _ = self._touched.popitem()
+                session.flush()
+            await trio.lowlevel.checkpoint()
+        self._flush_touched()
+
+    async def _run_job(self, job: Job, scope: trio.CancelScope) -> None:
+        with scope:
+            is_over = False
+            while not is_over:
+                await self.clock.sleep_until(job.due_ns)
+                is_over = self.driver.advance_job(job, self.clock.monotonic_ns())
+                self.carry_out()
+
+    async def _remove(self) -> None:
+        with trio.move_on_after(_REMOVAL_S):
+            while any(session.outbox.is_in_log for session in self.sessions.values()):  # noqa: ASYNC110 - rare, brief
+                await trio.sleep(_REMOVAL_S / 20)
+        self.driver.finish_removal()
+        self.driver.port.close()
+        _log.error("port %s is gone", self.name)
+
+
+_CARRY_OUT: Final[Mapping[type, Callable[[PortWorker, Any], None]]] = {
+    fx.Complete: PortWorker._complete,
+    fx.Notify: PortWorker._notify,
+    fx.EnterLog: PortWorker._enter_log,
+    fx.LeaveLog: PortWorker._leave_log,
+    fx.StartJob: PortWorker._start_job,
+    fx.StopJob: PortWorker._stop_job,
+    fx.Listen: PortWorker._listen,
+    fx.Published: PortWorker._publish,
+    fx.WakeTimer: PortWorker._wake_timer,
+    fx.PortGone: PortWorker._port_gone,
+}

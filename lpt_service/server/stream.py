@@ -1,0 +1,136 @@
+"""One connection's bytes: a non-blocking socket that is tried first and waited for only when it is not ready.
+
+Why not trio's SocketStream: its `receive_some` and `send_all` yield to the scheduler at every call, which nearly
+doubles the time of a small request and reply; and whoever publishes an interrupt must not wait for a socket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+import termios
+from typing import Final, Protocol
+
+import trio
+
+RECEIVE_BYTES: Final = 64 * 1024
+# The kernel takes this much more than is on its way, so that replies do not wait behind megabytes of events.
+UNSENT_LOW_WATER_BYTES: Final = 64 * 1024
+# After the last frame: how long, and how much, a peer may still be talking before the connection is cut.
+_DISCARD_S: Final = 1.0
+_DISCARD_BYTES: Final = 16 * 1024 * 1024
+_INT: Final = struct.Struct("i")
+_UCRED: Final = struct.Struct("3i")
+
+
+class Stream(Protocol):
+    """What a session needs of its connection.
+
+    Error handling: every method may raise OSError (the peer is gone) or trio.ClosedResourceError (closed here).
+    """
+
+    def try_receive(self) -> bytes | None:
+        """Bytes that are here, empty at the end of the stream, None if one has to wait."""
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; empty at the end of the stream."""
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what can be sent at once; how many bytes that was (0 when the stream is full)."""
+
+    async def wait_writable(self) -> None:
+        """Wait until `try_send` can do something."""
+
+    def unsent_bytes(self) -> int:
+        """Bytes sent that the peer has not taken yet; that it shrinks shows that the peer is alive."""
+
+    async def finish(self) -> None:
+        """Say that nothing more comes, and let the peer read the last frame; bounded in time."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+
+class SocketStream:
+    """A plain TCP or Unix socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+
+    def try_receive(self) -> bytes | None:
+        """What the kernel has."""
+        try:
+            return self._socket.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return None
+
+    async def receive(self) -> bytes:
+        """Wait for bytes; empty at the end of the stream."""
+        while True:
+            await trio.lowlevel.wait_readable(self._socket)
+            data = self.try_receive()
+            if data is not None:
+                return data
+
+    def try_send(self, data: bytes | memoryview) -> int:
+        """Send what the kernel takes at once."""
+        try:
+            return self._socket.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def wait_writable(self) -> None:
+        """Wait until the kernel takes more."""
+        await trio.lowlevel.wait_writable(self._socket)
+
+    def unsent_bytes(self) -> int:
+        """SIOCOUTQ: what is in the send queue, not acknowledged (TCP) or not read (Unix)."""
+        return int(_INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, _INT.pack(0)))[0])
+
+    async def finish(self) -> None:
+        """Shut down our half, then discard what comes: closing with unread input would reset the connection and take
+        the last frame with it.
+        """
+        self._socket.shutdown(socket.SHUT_WR)
+        discarded = 0
+        with trio.move_on_after(_DISCARD_S):
+            while discarded < _DISCARD_BYTES and (data := await self.receive()):
+                discarded += len(data)
+
+    def close(self) -> None:
+        """Close at once; whoever waits on the socket gets ClosedResourceError."""
+        if self._socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._socket)
+            self._socket.close()
+
+
+def set_options(sock: socket.socket, dead_peer_s: float) -> None:
+    """Set up a connected socket, wherever it comes from: an accept, or a listener inherited from systemd.
+
+    A peer that does not acknowledge for `dead_peer_s` counts as gone: TCP_USER_TIMEOUT where something is on its way,
+    keep-alive probes where nothing is.
+    """
+    sock.setblocking(False)
+    if sock.family == socket.AF_UNIX:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_LOW_WATER_BYTES)
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LOW_WATER_BYTES)
+    # Keep-alive knows whole seconds only. The last probe falls on the time-out, which is looked at with each.
+    timeout_s, probes = int(dead_peer_s), 5
+    interval_s = max(1, timeout_s * 2 // 3 // probes)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_s * 1000)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, timeout_s - probes * interval_s))
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
+
+
+def describe_peer(sock: socket.socket) -> str:
+    """Where a connection comes from, for people: `127.0.0.1:40123`, or `uid 1000 pid 4711` on a Unix socket."""
+    if sock.family == socket.AF_UNIX:
+        pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        return f"uid {uid} pid {pid}"
+    host, port = sock.getpeername()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
