@@ -122,6 +122,7 @@ def test_with_direction_input_nobody_drives_the_plug(plugged: SimulatedPort) -> 
     plugged.write_data(0)
     assert plugged.read_status() == 0x78
     plugged.peripheral_data = 0x02  # a source on the same wires
+    assert plugged.peripheral_data == 0x02
     assert plugged.read_data() == 0x02
     assert plugged.read_status() == 0x90
     plugged.write_control(0)

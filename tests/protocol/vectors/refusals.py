@@ -128,7 +128,14 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
         client(control(7, Ioctl.WRITE_PORT_UCHAR, bytes([0, 0xA5]), 0, {"grant": GRANT - 1}), "An old grant."),
         daemon(failed(7, DENIED, f"grant {GRANT - 1} is not in force"), "It touched nothing."),
         client(control(8, Ioctl.WRITE_PORT_UCHAR, bytes([1, 0xA5])), "The status register."),
-        daemon(failed(8, INVALID_PARAMETER, "offset: the status register is read-only"), ""),
+        daemon(
+            failed(
+                8,
+                INVALID_PARAMETER,
+                "offset: the status register is read-only; 0 (data) and 2 (control) can be written",
+            ),
+            "",
+        ),
         client(control(9, Ioctl.PULSE, bytes([0xFF, 0x00]) + u32(0), 16), "A pulse of no width."),
         daemon(failed(9, INVALID_PARAMETER, "width_us: 0 is not between 1 and 10000000"), ""),
         client(control(10, Ioctl.WRITE_PORT_UCHAR, bytes([0, 0xA5])), "The hardware fails."),
@@ -142,22 +149,36 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
             "checked before anything else. Somebody enables it now.",
         ),
         client(control(3, Ioctl.PARALLEL_CONNECT_INTERRUPT, u64(0x1001), 32), "8 bytes of 32."),
-        daemon(failed(3, TOO_SMALL, "input is 8 bytes, PARALLEL_INTERRUPT_SERVICE_ROUTINE is 32"), ""),
+        daemon(failed(3, TOO_SMALL, "input is 8 bytes, IOCTL_INTERNAL_PARALLEL_CONNECT_INTERRUPT needs 32"), ""),
         client(control(4, Ioctl.PARALLEL_CONNECT_INTERRUPT, SERVICE_ROUTINE, 31), "Output of 31 bytes."),
-        daemon(failed(4, TOO_SMALL, "output_length is 31, PARALLEL_INTERRUPT_INFORMATION is 32"), ""),
+        daemon(failed(4, TOO_SMALL, "output_length is 31, IOCTL_INTERNAL_PARALLEL_CONNECT_INTERRUPT needs 32"), ""),
         client(control(5, Ioctl.PARALLEL_CONNECT_INTERRUPT, bytes(32), 32), "No routine at all."),
         daemon(failed(5, INVALID_PARAMETER, "both routines are 0: nothing to connect"), ""),
         client(control(6, Ioctl.PARALLEL_CONNECT_INTERRUPT, u64(2**63, 0, 0, 0), 32), "A reserved routine."),
-        daemon(failed(6, INVALID_PARAMETER, "a routine is a token from 1 to 2^63 - 1"), ""),
+        daemon(
+            failed(
+                6,
+                INVALID_PARAMETER,
+                "a routine is a token from 1 to 2^63 - 1; larger ones are reserved for the daemon's own",
+            ),
+            "",
+        ),
         client(control(7, Ioctl.PARALLEL_CONNECT_INTERRUPT, SERVICE_ROUTINE, 32), "As it should be."),
         daemon(done(7, INTERRUPT_INFORMATION), "Connected."),
         daemon(notice("interrupt_sync", "connected", 0, 0), "Where the session enters the log."),
         client(control(8, Ioctl.PARALLEL_CONNECT_INTERRUPT, SERVICE_ROUTINE, 32), "The same 32 bytes again."),
-        daemon(failed(8, INVALID_PARAMETER, "this session has connected the same structure already"), ""),
+        daemon(
+            failed(
+                8, INVALID_PARAMETER, "this session has connected the same PARALLEL_INTERRUPT_SERVICE_ROUTINE already"
+            ),
+            "",
+        ),
         client(control(9, Ioctl.PARALLEL_DISCONNECT_INTERRUPT, SERVICE_ROUTINE), "Disconnect,"),
         daemon(done(9), "disconnected,"),
         client(control(10, Ioctl.PARALLEL_DISCONNECT_INTERRUPT, SERVICE_ROUTINE), "and again."),
-        daemon(failed(10, INVALID_PARAMETER, "this session has not connected it"), ""),
+        daemon(
+            failed(10, INVALID_PARAMETER, "this session has not connected this PARALLEL_INTERRUPT_SERVICE_ROUTINE"), ""
+        ),
     ),
     "a queue that is full": (
         *HELLO,
