@@ -1,0 +1,108 @@
+"""The Python client of lpt-service: a parallel port that a daemon shares over the network.
+
+Under trio:
+
+    async with lpt_client.open_port("lpt://lab-pc/LPT1") as port:
+        async with port.allocated(timeout=10):
+            await port.pulse(0x55, width_us=1000)
+
+Without (needs no package but msgpack, runs on any system):
+
+    with lpt_client.blocking.open_port("lpt://lab-pc/LPT1") as port:
+        with port.allocated(timeout=10):
+            port.pulse(0x55, width_us=1000)
+
+`open_port`, `Port` and `Interrupts` are those of the trio client, which is imported when one of them is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from lpt_client.errors import (
+    AccessDenied,
+    BufferTooSmall,
+    ConnectFailed,
+    ConnectionLost,
+    ConversationError,
+    DeviceFailed,
+    HelloRefused,
+    InvalidDeviceState,
+    InvalidParameter,
+    LimitReached,
+    LptError,
+    NotConnected,
+    NotSupported,
+    PortClosed,
+    PortRemoved,
+    PortStopped,
+    RequestCancelled,
+    RequestError,
+    Revoked,
+    TimedOut,
+    Unsuccessful,
+    UrlError,
+)
+from lpt_client.events import Event, Interrupt, Mark, Reconnected, SessionInfo, Sync
+from lpt_service import __version__
+
+if TYPE_CHECKING:
+    import lpt_client.blocking as blocking
+    from lpt_client.trio_client import Port, open_port
+    from lpt_client.trio_interrupts import Interrupts
+
+__all__ = [
+    "open_port",
+    "Port",
+    "Interrupts",
+    "blocking",
+    "Event",
+    "Interrupt",
+    "Mark",
+    "Sync",
+    "Reconnected",
+    "SessionInfo",
+    "LptError",
+    "RequestError",
+    "AccessDenied",
+    "Revoked",
+    "TimedOut",
+    "RequestCancelled",
+    "InvalidDeviceState",
+    "InvalidParameter",
+    "BufferTooSmall",
+    "Unsuccessful",
+    "NotSupported",
+    "LimitReached",
+    "PortRemoved",
+    "DeviceFailed",
+    "HelloRefused",
+    "NotConnected",
+    "ConnectFailed",
+    "ConnectionLost",
+    "PortClosed",
+    "PortStopped",
+    "ConversationError",
+    "UrlError",
+    "__version__",
+]
+
+# Name → where it is, for what a program that uses the blocking client alone should not have to load.
+_LATER = {
+    "open_port": "lpt_client.trio_client",
+    "Port": "lpt_client.trio_client",
+    "Interrupts": "lpt_client.trio_interrupts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "blocking":
+        return importlib.import_module("lpt_client.blocking")
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'lpt_client' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,77 @@
+"""Interrupts without trio: a registration whose events are taken one by one, or handed to a function by `Port.poll`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from lpt_client.blocking_link import deadline_after
+from lpt_client.errors import LptError, PortStopped
+from lpt_client.events import Event
+from lpt_client.interrupt_stream import InterruptStream
+
+
+class Interrupts(InterruptStream):
+    """A connected registration; `Port.connect_interrupt` gives it. See InterruptStream for its counters.
+
+    `for event in interrupts` gives Interrupt, Mark, Sync and Reconnected in their order; `next` does so with a
+    time-out. Events come off the socket while one of these, `Port.poll` or any call of the port runs.
+
+    Error handling: ConnectionLost when the connection has ended and is not made anew, PortStopped after the mark
+    "stopped" (unless the port reconnects), or the error that ended an attempt to reconnect; each only after all that
+    had come before it.
+
+    Synchronization: that of the port, one thread at a time.
+    """
+
+    pump: Callable[[float], bool]  # of the port: receive until a deadline; set when it is connected
+    is_closed = False
+    is_kept_when_stopped = False
+    is_check_due = False
+    failure: LptError | None = None
+
+    def __iter__(self) -> Interrupts:
+        return self
+
+    def __next__(self) -> Event:
+        event = self.next()
+        if event is None:
+            raise StopIteration
+        return event
+
+    def next(self, timeout: float | None = None) -> Event | None:
+        """The next event; None if none came within `timeout` seconds, or once disconnected when all are taken."""
+        if self.has_isr:
+            raise RuntimeError("the events of this registration go to its isr, in poll; connect one without to iterate")
+        deadline_s = deadline_after(timeout)
+        while True:
+            event = self.take()
+            if event is not None or self.is_closed:
+                return event
+            self.check()
+            if not self.pump(deadline_s) and time.monotonic() >= deadline_s:
+                return self.take()
+
+    def check(self) -> None:
+        """Raise why nothing more will come, if that is so."""
+        if self.failure is not None:
+            raise self.failure
+        if self.is_stopped and not self.is_kept_when_stopped:
+            raise PortStopped("the port was paused or removed, or its daemon stops")
+
+    def run_routines(self) -> bool:
+        """Call the routines for what has come; True if there was anything.
+
+        What they raise is raised; the rest stays for the next time.
+        """
+        # Events that come meanwhile are for the next time: a slow routine does not keep `poll` from returning.
+        count = self.event_count if self.has_isr else 0
+        for _ in range(count):
+            event = self.take()
+            if event is not None:
+                self.call_back(event)
+        if not self.is_check_due:
+            return count > 0
+        self.is_check_due = False
+        self.call_deferred()
+        return True

@@ -1,0 +1,282 @@
+"""One connection of the blocking client: a call sends, and receives until its answer is there.
+
+No thread reads in the background: handing an answer from one thread to another costs more than the whole round trip.
+What else comes while a call waits (interrupts, notices) is passed on to `on_event`, which must not call back.
+"""
+
+from __future__ import annotations
+
+import math
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+from lpt_client.conversation import Conversation, ConversationEvent
+from lpt_client.errors import (
+    ConnectFailed,
+    ConnectionLost,
+    ConversationError,
+    LptError,
+    NotConnected,
+)
+from lpt_client.events import Queued, SessionInfo
+from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
+from lpt_client.sockets import RECEIVE_BYTES, bound_waits, why
+from lpt_service.protocol.messages import Response
+from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
+from lpt_service.protocol.url import Url
+
+T = TypeVar("T")
+
+OpenSocket = Callable[[Url, float], socket.socket]
+
+# When sending fails, what the daemon said last may still be there to read; it gets so long.
+_LAST_WORDS_S: Final = 1.0
+# How long one wait of the kernel is at most. Windows does not let Ctrl-C through before it ends.
+_LONGEST_WAIT_S: Final = 0.5 if sys.platform == "win32" else 3600.0
+
+
+def greet(url: Url, sock: socket.socket, *, client: str, token: str | None, deadline_s: float) -> Conversation:
+    """Say hello on a connected socket. Raises ConnectFailed or HelloRefused; the caller closes the socket then."""
+    conversation = Conversation()
+    try:
+        sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+        sock.sendall(conversation.hello(client=client, port=url.port_name, token=token))
+        while True:
+            sock.settimeout(max(0.001, deadline_s - time.monotonic()))
+            data = sock.recv(RECEIVE_BYTES)
+            if not data:
+                conversation.end_of_stream()
+                raise ConnectFailed(f"{url}: {conversation.end_reason}")
+            conversation.receive(data)
+            while (event := conversation.next_event()) is not None:
+                if type(event) is SessionInfo:
+                    return conversation
+    except OSError as exc:
+        raise ConnectFailed(f"{url}: no answer: {why(exc)}") from exc
+    except ConversationError as exc:
+        raise ConnectFailed(f"{url}: no daemon of this protocol answers there: {exc}") from exc
+
+
+class Link:
+    """A connection on which hello has been answered.
+
+    `reply_timeout_s` bounds the wait for the answer to a request that does not wait for anybody: a daemon that says
+    nothing for so long is taken for lost.
+
+    Synchronization: one thread at a time; a second one gets RuntimeError.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        conversation: Conversation,
+        *,
+        reply_timeout_s: float,
+        on_event: Callable[[ConversationEvent], None],
+    ) -> None:
+        assert conversation.session is not None
+        self.session: SessionInfo = conversation.session
+        self.opened_s = time.monotonic()
+        self.port_info: PARALLEL_PORT_INFORMATION | None = None  # of this session, once asked for
+        self._sock = sock
+        self._conversation = conversation
+        self._reply_timeout_s = reply_timeout_s
+        self._on_event = on_event
+        self._in_use = threading.Lock()
+        # Without a time-out in Python a receive is one system call; where the kernel cannot bound it, Python does.
+        self._usual_timeout_s = None if bound_waits(sock, reply_timeout_s) else reply_timeout_s
+        sock.settimeout(self._usual_timeout_s)
+
+    @property
+    def is_over(self) -> bool:
+        """True once the connection has ended."""
+        return self._conversation.end_reason is not None
+
+    def error(self, what: str | None = None) -> NotConnected:
+        """A fresh exception that says why it ended."""
+        return self._conversation.connection_lost(what)
+
+    def call(
+        self,
+        call: Call[T],
+        *,
+        answer_within_s: float | None = None,
+        on_queued: Callable[[int], object] | None = None,
+    ) -> T:
+        """Carry out one operation. `answer_within_s` takes the place of the reply time-out.
+
+        Raises RequestError, ConnectionLost, ConversationError. If something else is raised in it (KeyboardInterrupt,
+        or what `on_queued` raises), the request is cancelled, and undone if it had succeeded.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
+        try:
+            return self._exchange(call, answer_within_s, on_queued)
+        finally:
+            self._in_use.release()
+
+    def _exchange(
+        self,
+        call: Call[T],
+        answer_within_s: float | None = None,
+        on_queued: Callable[[int], object] | None = None,
+    ) -> T:
+        msgid, data = self._conversation.request(call.method, call.params, call.what)
+        is_sent = False
+        try:
+            self._sock.sendall(data)
+            is_sent = True
+            deadline_s = None if answer_within_s is None else time.monotonic() + answer_within_s
+            response = self._await(msgid, deadline_s, on_queued)
+        except OSError as exc:
+            if not is_sent:
+                self._hear_last_words()
+            self._lose_by(exc, call.what)
+            raise self._conversation.connection_lost_for(msgid) from exc
+        except ConversationError as exc:
+            self._sock.close()
+            raise self._conversation.connection_lost_for(msgid) from exc
+        except ConnectionLost:
+            self._sock.close()
+            raise
+        except BaseException:
+            if is_sent:
+                self._give_up(msgid, call)
+            else:
+                self.lose(f"the sending of {call.what} was interrupted")  # half a frame may be on its way
+            raise
+        try:
+            return call.finish(response)
+        except ConversationError as exc:
+            self.lose(f"the daemon broke the protocol: {exc}", exc)
+            raise
+
+    def _await(
+        self, msgid: int, deadline_s: float | None, on_queued: Callable[[int], object] | None = None
+    ) -> Response:
+        """Receive until the answer to `msgid` is there."""
+        conversation = self._conversation
+        while True:
+            event = conversation.next_event()
+            if event is None:
+                self._receive(deadline_s, msgid)
+            elif type(event) is Response:
+                if event.msgid == msgid:
+                    return event
+                # otherwise the answer to one that was given up
+            elif type(event) is not Queued:
+                self._on_event(event)
+            elif event.msgid == msgid and on_queued is not None:
+                on_queued(event.position)
+
+    def _receive(self, deadline_s: float | None, msgid: int | None = None) -> None:
+        """Hand what comes next to the conversation. Raises TimeoutError, another OSError, or ConnectionLost."""
+        data = self._sock.recv(RECEIVE_BYTES) if deadline_s is None else self._receive_before(deadline_s)
+        if data:
+            self._conversation.receive(data)
+            return
+        self._conversation.end_of_stream()
+        raise self.error() if msgid is None else self._conversation.connection_lost_for(msgid)
+
+    def _receive_before(self, deadline_s: float) -> bytes:
+        try:
+            while True:
+                remaining_s = max(0.0, deadline_s - time.monotonic())
+                self._sock.settimeout(min(remaining_s, _LONGEST_WAIT_S))
+                try:
+                    return self._sock.recv(RECEIVE_BYTES)
+                except BlockingIOError:
+                    raise TimeoutError from None  # nothing is there, and there was no time to wait
+                except TimeoutError as exc:
+                    if exc.errno is not None or remaining_s <= _LONGEST_WAIT_S:
+                        raise
+        finally:
+            self._sock.settimeout(self._usual_timeout_s)
+
+    def _hear_last_words(self) -> None:
+        """Sending failed: take what the daemon sent before it closed, the reason among it."""
+        deadline_s = time.monotonic() + _LAST_WORDS_S
+        with suppress(OSError, LptError):
+            while True:
+                self._dispatch()
+                self._receive(deadline_s)
+
+    def _give_up(self, msgid: int, call: Call[Any]) -> None:
+        """Withdraw a request, and undo it if it had been carried out by then."""
+        if self.is_over:
+            return
+        try:
+            self._sock.sendall(self._conversation.cancel(msgid))
+            if call.undo is None:
+                return
+            response = self._await(msgid, time.monotonic() + CLEANUP_TIMEOUT_S)
+            if response.error is None:
+                undo = call.undo(call.finish(response))
+                if undo is not None:
+                    self._exchange(undo, CLEANUP_TIMEOUT_S)
+        except (OSError, LptError) as exc:
+            if not isinstance(exc, LptError):
+                self._lose_by(exc, f"the cancelling of {call.what}")
+        except BaseException:
+            # What a session holds dies with it: nothing can be left behind.
+            self.lose(f"the cancelling of {call.what} was interrupted")
+            raise
+
+    def pump(self, deadline_s: float) -> bool:
+        """Pass on what has come, and if nothing has, wait for it; False if nothing came by the deadline.
+
+        Raises ConnectionLost.
+        """
+        if not self._in_use.acquire(blocking=False):
+            raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
+        try:
+            if self.is_over:
+                raise self.error()
+            if self._dispatch():
+                return True
+            self._receive(deadline_s)
+            return self._dispatch()
+        except TimeoutError as exc:
+            if exc.errno is None:
+                return False
+            self._lose_by(exc, "a receive")
+            raise self.error() from exc
+        except OSError as exc:
+            self._lose_by(exc, "a receive")
+            raise self.error() from exc
+        except ConversationError as exc:
+            self._sock.close()
+            raise self.error() from exc
+        finally:
+            self._in_use.release()
+
+    def _dispatch(self) -> bool:
+        has_come = False
+        while (event := self._conversation.next_event()) is not None:
+            has_come = True
+            if type(event) is not Response and type(event) is not Queued:
+                self._on_event(event)
+        return has_come
+
+    def _lose_by(self, error: OSError, what: str) -> None:
+        # Our own time-outs: Python's has no errno, the kernel's is EAGAIN, and Windows has ETIMEDOUT for all of them.
+        is_ours = isinstance(error, BlockingIOError) or (isinstance(error, TimeoutError) and error.errno is None)
+        if is_ours or (sys.platform == "win32" and isinstance(error, TimeoutError)):
+            self.lose(f"the daemon did not answer {what} in time", error)
+        else:
+            self.lose(f"the connection broke: {why(error)}", error)
+
+    def lose(self, reason: str, cause: BaseException | None = None) -> None:
+        """End the connection. The first reason stands."""
+        self._conversation.lose(reason, cause)
+        self._sock.close()
+
+
+def deadline_after(timeout: float | None) -> float:
+    """The time of `time.monotonic()` that is `timeout` seconds from now; inf for None."""
+    return math.inf if timeout is None else time.monotonic() + timeout

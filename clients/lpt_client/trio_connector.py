@@ -1,0 +1,63 @@
+"""Opening a connection under trio: a transport, hello, and the session that it is answered with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from lpt_client.conversation import Conversation, ConversationEvent
+from lpt_client.errors import ConnectFailed, ConversationError
+from lpt_client.events import SessionInfo
+from lpt_client.sockets import why
+from lpt_client.trio_link import Link
+from lpt_client.trio_transport import TRANSPORT_ERRORS, OpenStream, Transport, connect
+from lpt_service.protocol.url import Url
+
+
+class Connector:
+    """Opens links to one daemon, always in the same way.
+
+    `connect_timeout_s` bounds all of it: the look-up of the name, the connection and hello.
+    """
+
+    def __init__(
+        self, url: Url, *, client: str, token: str | None, connect_timeout_s: float, open_stream: OpenStream | None
+    ) -> None:
+        self.url = url
+        self._client = client
+        self._token = token
+        self._connect_timeout_s = connect_timeout_s
+        self._open_stream = open_stream
+
+    async def open(self, on_event: Callable[[Link, ConversationEvent], None], on_lost: Callable[[Link], None]) -> Link:
+        """A link on which hello has been answered; run it next.
+
+        Raises ConnectFailed or HelloRefused.
+        """
+        with trio.move_on_after(self._connect_timeout_s):
+            transport = await connect(self.url, self._open_stream)
+            conversation = Conversation()
+            try:
+                session = await self._greet(transport, conversation)
+            except BaseException as exc:
+                with trio.CancelScope(shield=True):  # closes by force: takes no time
+                    await transport.close()
+                if isinstance(exc, TRANSPORT_ERRORS):
+                    raise ConnectFailed(f"{self.url}: the connection broke: {why(exc)}") from exc
+                if isinstance(exc, ConversationError):
+                    raise ConnectFailed(f"{self.url}: no daemon of this protocol answers there: {exc}") from exc
+                raise
+            return Link(transport, conversation, session, on_event=on_event, on_lost=on_lost)
+        raise ConnectFailed(f"{self.url}: no answer within {self._connect_timeout_s:g} s")
+
+    async def _greet(self, transport: Transport, conversation: Conversation) -> SessionInfo:
+        hello = conversation.hello(client=self._client, port=self.url.port_name, token=self._token)
+        await transport.send(hello)
+        while data := await transport.receive():
+            conversation.receive(data)
+            while (event := conversation.next_event()) is not None:
+                if type(event) is SessionInfo:
+                    return event
+        conversation.end_of_stream()
+        raise ConnectFailed(f"{self.url}: {conversation.end_reason}")

@@ -1,0 +1,135 @@
+"""Bytes to and from a daemon under trio: two kinds of transport with one face.
+
+`SocketTransport` is for plain sockets. It sends without waiting where the kernel takes the bytes, which spares every
+request a turn of the scheduler that trio's SocketStream would take. `StreamTransport` is for any other trio stream.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import trio
+
+from lpt_client.errors import ConnectFailed
+from lpt_client.sockets import RECEIVE_BYTES, check_supported, set_options, why
+from lpt_service.protocol.url import UNIX, Url
+
+# How a transport says that the connection is broken, or was closed under it.
+TRANSPORT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+OpenStream = Callable[[Url], Awaitable[trio.abc.Stream]]
+
+
+class Transport(Protocol):
+    """A connected byte stream. One task receives, one sends; `try_send` may be called between two sends.
+
+    Error handling: every method but `close` raises one of TRANSPORT_ERRORS when the connection is broken.
+    """
+
+    def try_send(self, data: bytes) -> int:
+        """Send what can be sent without waiting; the number of bytes taken."""
+
+    async def send(self, data: bytes) -> None:
+        """Send all of it. If this is cancelled, part of it may have been sent."""
+
+    async def receive(self) -> bytes:
+        """What has come, at least one byte; nothing at the end."""
+
+    async def close(self) -> None:
+        """Close at once; those who wait get trio.ClosedResourceError. May be called again."""
+
+
+class SocketTransport:
+    """A connected socket of the standard library, which this owns from now on."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+
+    def try_send(self, data: bytes) -> int:
+        """See Transport."""
+        try:
+            return self._sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    async def send(self, data: bytes) -> None:
+        """See Transport."""
+        view = memoryview(data)
+        while view:
+            await trio.lowlevel.wait_writable(self._sock)
+            try:
+                view = view[self._sock.send(view) :]
+            except BlockingIOError:
+                continue
+
+    async def receive(self) -> bytes:
+        """See Transport."""
+        while True:
+            # Waiting first, for after an answer there is hardly ever more at once: a vain receive costs more.
+            await trio.lowlevel.wait_readable(self._sock)
+            try:
+                return self._sock.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+
+    async def close(self) -> None:
+        """See Transport."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+            self._sock.close()
+
+
+class StreamTransport:
+    """Any trio stream, which this owns from now on."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+
+    def try_send(self, data: bytes) -> int:
+        """See Transport. A stream cannot send without waiting."""
+        return 0
+
+    async def send(self, data: bytes) -> None:
+        """See Transport."""
+        await self._stream.send_all(data)
+
+    async def receive(self) -> bytes:
+        """See Transport."""
+        return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+
+    async def close(self) -> None:
+        """See Transport."""
+        await trio.aclose_forcefully(self._stream)
+
+
+async def connect(url: Url, open_stream: OpenStream | None) -> Transport:
+    """A transport to the daemon at `url`. Raises ConnectFailed. The caller bounds the time."""
+    try:
+        if open_stream is not None:
+            return StreamTransport(await open_stream(url))
+        check_supported(url)
+        if url.scheme == UNIX:
+            stream = await trio.open_unix_socket(url.path)
+        else:
+            stream = await trio.open_tcp_stream(url.host, url.tcp_port)
+    except (*TRANSPORT_ERRORS, RuntimeError) as exc:  # RuntimeError: trio's word for a system without Unix sockets
+        raise ConnectFailed(f"{url}: {_why_not(exc)}") from exc
+    sock = socket.socket(fileno=stream.socket.detach())
+    set_options(sock)
+    return SocketTransport(sock)
+
+
+def _why_not(error: BaseException) -> str:
+    """When all addresses of a host have failed trio says just that; the attempts themselves say why."""
+    attempts = getattr(error.__cause__, "exceptions", None)
+    if attempts:
+        return why(attempts[-1])
+    if error.__cause__ is not None:
+        return why(error.__cause__)
+    if isinstance(error, OSError) and error.errno == errno.ENOENT:
+        return "there is no such socket; is the daemon running?"
+    return why(error)

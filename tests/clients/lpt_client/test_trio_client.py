@@ -1,0 +1,623 @@
+"""The trio client, over streams in memory: calls, ownership, cancellation, the end of a connection."""
+
+# ruff: noqa: PT012 - what is tested is how blocks end, and in which order
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+import lpt_client
+from lpt_client.operations import ANSWER_MARGIN_S, CLEANUP_TIMEOUT_S
+from lpt_service.protocol.errors import RequestError
+from lpt_service.protocol.messages import Notification
+from lpt_service.protocol.status import Status
+from lpt_service.protocol.structs import U64
+from tests.clients.fake_daemon import GRANT, FakeDaemon, notice
+from tests.clients.trio_harness import URL, serving
+
+Port = lpt_client.Port
+ALLOCATE, FREE = "PARALLEL_PORT_ALLOCATE", "PARALLEL_PORT_FREE"
+
+
+def grant_of(port: Port) -> int | None:
+    """Its grant, looked up anew (mypy takes an attribute for one that stays as it was)."""
+    return port.grant
+
+
+async def test_the_vocabulary() -> None:
+    async with serving() as server, server.open_port() as port:
+        assert port.session.session == 1
+        assert str(port.url) == "lpt://daemon:5378/LPT1"
+        assert port.is_connected
+        assert await port.ping() == (123, 456)
+        assert await port.status() == {"port": "LPT1"}
+        assert (await port.port_info()).Context == 4711
+        assert await port.waiters() == 2
+        assert await port.try_allocate() == GRANT
+        assert port.grant == GRANT
+        await port.free()
+        assert grant_of(port) is None
+        assert await port.allocate() == GRANT
+        assert [await port.read_data(), await port.read_status(), await port.read_control()] == [0x40, 0x41, 0x42]
+        assert await port.read(2) == 0x42
+        assert await port.write_data(0x55, grant=GRANT) == 99
+        assert await port.write_control(0x0C) == 99
+        assert await port.write(0, 1) == 99
+        assert await port.frob_control(4, 4) == 0x0C
+        assert await port.pulse(1, 0, width_us=10) == (1000, 3000)
+        assert await port.ioctl(0x162040, b"\0", 1, internal=False) == (1, b"\x40")
+        assert await port.ioctl(0x1600A0, timeout_ms=5) == (0, b"")
+    daemon = server.connections[0].daemon
+    (hello,) = daemon.request("hello").params
+    assert hello == {"protocol": 1, "client": "test", "port": "LPT1"}
+    assert daemon.names.count("GET_PARALLEL_PORT_INFO") == 2, "once asked for, once for the callbacks"
+
+
+async def test_information_structures() -> None:
+    async with serving() as server, server.open_port() as port:
+        daemon = server.connections[0].daemon
+        daemon.answers["GET_MORE_PARALLEL_PORT_INFO"] = bytes(32)
+        daemon.answers["GET_PARALLEL_PNP_INFO"] = bytes(112)
+        assert (await port.more_port_info()).InterruptVector == 0
+        assert (await port.pnp_info()).PortNumber == 0
+
+
+async def test_a_block_owns_the_port_and_frees_it() -> None:
+    async with serving() as server, server.open_port() as port:
+        async with port.allocated() as grant:
+            assert grant == port.grant == GRANT
+        assert grant_of(port) is None
+        assert server.connections[0].daemon.names[-2:] == [ALLOCATE, FREE]
+
+
+async def test_a_block_that_raises_frees_and_its_exception_comes_out_as_it_is() -> None:
+    async with serving() as server:
+        with pytest.raises(KeyError):
+            async with server.open_port() as port, port.allocated():
+                raise KeyError
+        assert server.connections[0].daemon.names[-1] == FREE
+
+
+async def test_a_block_that_freed_the_port_itself() -> None:
+    async with serving() as server, server.open_port() as port:
+        async with port.allocated():
+            await port.free()
+        assert server.connections[0].daemon.names.count(FREE) == 1
+
+
+async def test_errors_carry_their_status() -> None:
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers["PULSE"] = RequestError(Status.STATUS_ACCESS_DENIED, "not yours")
+        with pytest.raises(lpt_client.AccessDenied) as caught:
+            await port.pulse(1, width_us=10)
+        assert caught.value.status == Status.STATUS_ACCESS_DENIED
+        assert await port.read_data() == 0x40, "the conversation goes on"
+
+
+async def test_requests_are_pipelined_and_answers_find_their_callers() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers["READ_PORT_UCHAR"] = None
+        values: dict[int, int] = {}
+
+        async def read(offset: int) -> None:
+            values[offset] = await port.read(offset)
+
+        async with trio.open_nursery() as nursery:
+            for offset in range(3):
+                nursery.start_soon(read, offset)
+            await connection.seen("READ_PORT_UCHAR", 3)
+            requests = [each for each in connection.daemon.seen if not isinstance(each, Notification)][1:]
+            for request in reversed(requests):
+                connection.daemon.seen.append(request)
+                await connection.answer("READ_PORT_UCHAR", bytes([request.params[1][0] + 0x10]))
+        assert values == {0: 0x10, 1: 0x11, 2: 0x12}
+
+
+async def test_places_in_the_queue_are_told_in_the_callers_task() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[ALLOCATE] = None
+        places: list[int] = []
+        task = trio.lowlevel.current_task()
+
+        def on_queued(place: int) -> None:
+            assert trio.lowlevel.current_task() is task
+            places.append(place)
+
+        async def play() -> None:
+            await connection.seen(ALLOCATE)
+            msgid = connection.daemon.request(ALLOCATE).msgid
+            for place in (2, 1):
+                await connection.send(notice("queued", msgid, place))
+                await trio.testing.wait_all_tasks_blocked()
+            await connection.send(notice("queued", 9999, 7))
+            await connection.answer(ALLOCATE, U64.pack(GRANT))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            async with port.allocated(on_queued=on_queued):
+                assert places == [2, 1]
+
+
+async def test_what_on_queued_raises_ends_the_waiting() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[ALLOCATE] = None
+
+        def on_queued(place: int) -> None:
+            raise KeyError(place)
+
+        async def play() -> None:
+            await connection.seen(ALLOCATE)
+            await connection.send(notice("queued", connection.daemon.request(ALLOCATE).msgid, 2))
+            await connection.seen("cancel")
+            await connection.answer(ALLOCATE, RequestError(Status.STATUS_CANCELLED))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            with pytest.raises(KeyError):
+                await port.allocate(on_queued=on_queued)
+        assert connection.daemon.names[-1] == "cancel"
+
+
+async def test_waiters_are_told_to_the_owner() -> None:
+    async with serving() as server, server.open_port() as port:
+        told: list[int] = []
+        async with port.allocated(on_waiters=told.append):
+            await server.connections[0].send(notice("waiters", 3))
+            await trio.testing.wait_all_tasks_blocked()
+            assert (told, port.waiting) == ([3], 3)
+        await server.connections[0].send(notice("waiters", 4))
+        await port.ping()
+        assert told == [3]
+
+
+async def test_a_timeout_is_the_daemons(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[ALLOCATE] = RequestError(Status.STATUS_IO_TIMEOUT, "not begun within 1500 ms")
+        with pytest.raises(lpt_client.TimedOut):
+            await port.allocate(1.5)
+        assert connection.daemon.request(ALLOCATE).params[3] == {"timeout_ms": 1500}
+
+
+async def test_a_daemon_that_does_not_keep_its_timeout_is_lost(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers[ALLOCATE] = None
+        with pytest.raises(lpt_client.ConnectionLost) as caught:
+            await port.allocate(1)
+        assert trio.current_time() == 1 + ANSWER_MARGIN_S + CLEANUP_TIMEOUT_S
+        assert "did not answer" in str(caught.value)
+        assert not port.is_connected
+
+
+# Cancellation
+
+
+async def test_a_cancelled_request_is_withdrawn() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers["PULSE"] = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: port.pulse(1, width_us=10))
+            await connection.seen("PULSE")
+            nursery.cancel_scope.cancel()
+        await connection.seen("cancel")
+        assert connection.daemon.seen[-1] == Notification("cancel", (connection.daemon.request("PULSE").msgid,))
+        await connection.answer("PULSE", RequestError(Status.STATUS_CANCELLED))
+        assert await port.read_data() == 0x40, "the late answer is for nobody"
+
+
+async def test_a_call_that_is_cancelled_already_sends_nothing() -> None:
+    async with serving() as server, server.open_port() as port:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await port.pulse(1, width_us=10)
+        assert scope.cancelled_caught
+        await port.ping()
+        assert "PULSE" not in server.connections[0].daemon.names
+
+
+async def test_a_cancelled_allocate_that_was_withdrawn_in_time() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[ALLOCATE] = None
+
+        async def play(scope: trio.CancelScope) -> None:
+            await connection.seen(ALLOCATE)
+            scope.cancel()
+            await connection.seen("cancel")
+            await connection.answer(ALLOCATE, RequestError(Status.STATUS_CANCELLED))
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(play, scope)
+                await port.allocate()
+        assert scope.cancelled_caught
+        assert grant_of(port) is None
+        assert connection.daemon.names[-2:] == [ALLOCATE, "cancel"]
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        (ALLOCATE, lambda port: port.allocate()),
+        ("TRY_ALLOCATE_PORT", lambda port: port.try_allocate()),
+    ],
+)
+async def test_a_cancel_that_loses_the_race_frees_the_port(
+    name: str, call: Callable[[Port], Awaitable[object]]
+) -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        granted = connection.daemon.answers[name]
+        connection.daemon.answers[name] = None
+
+        async def play(scope: trio.CancelScope) -> None:
+            await connection.seen(name)
+            scope.cancel()
+            await connection.seen("cancel")
+            await connection.answer(name, granted)
+
+        async with trio.open_nursery() as nursery:
+            with trio.CancelScope() as scope:
+                nursery.start_soon(play, scope)
+                await call(port)
+        assert scope.cancelled_caught
+        assert grant_of(port) is None
+        assert connection.daemon.names[-2:] == ["cancel", FREE]
+        assert await port.allocate() == GRANT if name != ALLOCATE else True
+
+
+async def test_a_daemon_that_does_not_answer_a_cancel_is_lost(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers[ALLOCATE] = None
+        with trio.move_on_after(1) as scope:
+            await port.allocate()
+        assert scope.cancelled_caught
+        assert trio.current_time() == 1 + CLEANUP_TIMEOUT_S
+        with pytest.raises(lpt_client.ConnectionLost, match="cancelling of PARALLEL_PORT_ALLOCATE"):
+            await port.ping()
+
+
+async def test_a_cancelled_block_frees_the_port() -> None:
+    async with serving() as server, server.open_port() as port:
+        with trio.CancelScope() as scope:
+            async with port.allocated():
+                scope.cancel()
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+        assert server.connections[0].daemon.names[-1] == FREE
+
+
+async def test_a_free_that_is_not_answered_ends_the_connection(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers[FREE] = None
+        with pytest.raises(lpt_client.ConnectionLost):
+            async with port.allocated():
+                pass
+        assert trio.current_time() == CLEANUP_TIMEOUT_S
+        assert server.connections[0].is_closed or not port.is_connected
+
+
+# The end of a connection
+
+
+async def test_a_lost_connection_ends_every_call() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        for name in ("PULSE", ALLOCATE, "ping", "READ_PORT_UCHAR", "PARALLEL_CONNECT_INTERRUPT"):
+            connection.daemon.answers[name] = None
+        lost: list[lpt_client.ConnectionLost] = []
+
+        async def lose(call: Callable[[], Awaitable[object]]) -> None:
+            with pytest.raises(lpt_client.ConnectionLost) as caught:
+                await call()
+            lost.append(caught.value)
+
+        async def connect() -> None:
+            async with port.connect_interrupt():
+                pass
+
+        async with trio.open_nursery() as nursery:
+            calls: list[Callable[[], Awaitable[Any]]] = [
+                lambda: port.pulse(1, width_us=10),
+                port.allocate,
+                port.ping,
+                port.read_data,
+                connect,
+            ]
+            for call in calls:
+                nursery.start_soon(lose, call)
+            await connection.until(lambda: len(connection.daemon.names) == 1 + len(calls))
+            await connection.drop("the daemon stops")
+        assert all("the daemon closed the connection: the daemon stops" in str(each) for each in lost)
+        assert all(each.may_have_run for each in lost)
+        assert {each.request for each in lost} == {
+            "PULSE",
+            ALLOCATE,
+            "ping",
+            "READ_PORT_UCHAR",
+            "PARALLEL_CONNECT_INTERRUPT",
+        }
+        with pytest.raises(lpt_client.ConnectionLost) as caught:
+            await port.ping()
+        assert not caught.value.may_have_run
+        with pytest.raises(lpt_client.ConnectionLost):
+            await port.wait_connected()
+        with pytest.raises(lpt_client.ConnectionLost):
+            _ = port.session
+        assert not port.is_connected
+
+
+async def test_a_holder_is_told_at_once_that_the_connection_is_lost() -> None:
+    async with serving() as server, server.open_port() as port:
+        with pytest.raises(lpt_client.ConnectionLost, match="the daemon stops"):
+            async with port.allocated():
+                await server.connections[0].drop("the daemon stops")
+                await trio.sleep_forever()
+        assert grant_of(port) is None
+
+
+async def test_a_holder_that_does_not_wait_is_told_on_leaving() -> None:
+    async with serving() as server, server.open_port() as port:
+        with pytest.raises(lpt_client.ConnectionLost):
+            async with port.allocated():
+                await server.connections[0].drop()
+                with trio.CancelScope(shield=True):
+                    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_the_connection_is_lost_together_with_the_grant() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[ALLOCATE] = None
+
+        async def play() -> None:
+            await connection.seen(ALLOCATE)
+            await connection.send(connection.daemon.answer(ALLOCATE, U64.pack(7)) + notice("revoked", "lease"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            with pytest.raises(lpt_client.Revoked, match="lease"):
+                async with port.allocated():
+                    await trio.sleep_forever()
+
+
+async def test_a_port_that_is_taken_away() -> None:
+    async with serving() as server, server.open_port() as port:
+        with pytest.raises(lpt_client.Revoked) as caught:
+            async with port.allocated():
+                await server.connections[0].send(notice("revoked", "held for too long"))
+                await trio.sleep_forever()
+        assert caught.value.reason == port.revoked == "held for too long"
+        server.connections[0].daemon.answers["WRITE_PORT_UCHAR"] = RequestError(Status.STATUS_ACCESS_DENIED, "owner")
+        with pytest.raises(lpt_client.Revoked):
+            await port.write_data(1)
+        assert FREE not in server.connections[0].daemon.names
+        async with port.allocated():
+            assert port.revoked is None
+
+
+async def test_a_port_that_is_taken_away_while_it_is_freed() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[FREE] = None
+
+        async def play() -> None:
+            await connection.seen(FREE)
+            refused = connection.daemon.answer(FREE, RequestError(Status.STATUS_INVALID_DEVICE_STATE))
+            await connection.send(notice("revoked", "lease") + refused)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            with pytest.raises(lpt_client.Revoked):
+                async with port.allocated():
+                    pass
+
+
+async def test_cancelled_by_a_daemon_that_stops() -> None:
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers[ALLOCATE] = None
+
+        async def play() -> None:
+            await connection.seen(ALLOCATE)
+            await connection.answer(ALLOCATE, RequestError(Status.STATUS_CANCELLED, "the daemon is stopping"))
+            await connection.drop("the daemon is stopping")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play)
+            with pytest.raises(lpt_client.RequestCancelled, match="the daemon is stopping"):
+                await port.allocate()
+        with pytest.raises(lpt_client.ConnectionLost, match="the daemon is stopping"):
+            await port.ping()
+
+
+async def test_a_daemon_that_breaks_the_protocol_is_left() -> None:
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers["ping"] = None
+        async with trio.open_nursery() as nursery:
+
+            async def play() -> None:
+                await server.connections[0].seen("ping")
+                await server.connections[0].send(b"\xc1")
+
+            nursery.start_soon(play)
+            with pytest.raises(lpt_client.ConnectionLost, match="broke the protocol") as caught:
+                await port.ping()
+        assert isinstance(caught.value.__cause__, lpt_client.ConversationError)
+        await server.connections[0].until(lambda: server.connections[0].is_closed)
+
+
+async def test_an_answer_of_another_shape_ends_the_conversation() -> None:
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers["ping"] = "pong"
+        with pytest.raises(lpt_client.ConversationError):
+            await port.ping()
+        with pytest.raises(lpt_client.ConnectionLost):
+            await port.ping()
+
+
+async def test_after_its_block_a_port_is_closed() -> None:
+    async with serving() as server:
+        async with server.open_port() as port:
+            pass
+        with pytest.raises(lpt_client.PortClosed):
+            await port.ping()
+        with pytest.raises(lpt_client.PortClosed):
+            await port.wait_connected()
+        await server.connections[0].until(lambda: server.connections[0].is_closed)
+
+
+async def test_leaving_the_block_ends_calls_of_other_tasks() -> None:
+    async with serving() as server, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with pytest.raises(lpt_client.NotConnected):
+                await port.pulse(1, width_us=10)
+
+        async with server.open_port() as port:
+            server.connections[0].daemon.answers["PULSE"] = None
+            nursery.start_soon(wait)
+            await server.connections[0].seen("PULSE")
+
+
+# Opening
+
+
+async def test_a_daemon_that_is_not_there() -> None:
+    async with serving() as server:
+        server.refuse = ConnectionRefusedError(111, "Connection refused")
+        with pytest.raises(lpt_client.ConnectFailed, match="lpt://daemon:5378/LPT1: Connection refused"):
+            async with server.open_port():
+                pass
+
+
+async def test_a_daemon_that_says_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving() as server:
+
+        def silent(number: int) -> FakeDaemon:
+            daemon = FakeDaemon()
+            daemon.answers["hello"] = None
+            return daemon
+
+        server.make_daemon = silent
+        with pytest.raises(lpt_client.ConnectFailed, match="no answer within 3 s"):
+            async with server.open_port(connect_timeout_s=3):
+                pass
+        assert trio.current_time() == 3
+        await server.connections[0].until(lambda: server.connections[0].is_closed)
+
+
+async def test_a_hello_that_is_refused() -> None:
+    async with serving() as server:
+
+        def refusing(number: int) -> FakeDaemon:
+            daemon = FakeDaemon()
+            daemon.answers["hello"] = RequestError(Status.STATUS_NO_SUCH_DEVICE, "no such port")
+            return daemon
+
+        server.make_daemon = refusing
+        with pytest.raises(lpt_client.HelloRefused) as caught:
+            async with server.open_port(reconnect=True):
+                pass
+        assert caught.value.status == Status.STATUS_NO_SUCH_DEVICE
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [(notice("closing", "too many sessions"), "too many sessions"), (b"HTTP/1.1 400", "no daemon of this protocol")],
+)
+async def test_somebody_else_answers_or_the_daemon_is_full(answer: bytes, text: str) -> None:
+    async with serving() as server:
+
+        def closing(number: int) -> FakeDaemon:
+            daemon = FakeDaemon()
+            daemon.answers["hello"] = None
+            return daemon
+
+        server.make_daemon = closing
+        async with trio.open_nursery() as nursery:
+
+            async def play() -> None:
+                connection = await server.connection(1)
+                await connection.seen("hello")
+                await connection.send(answer)
+                await connection.drop()
+
+            nursery.start_soon(play)
+            with pytest.raises(lpt_client.ConnectFailed, match=text):
+                async with server.open_port():
+                    pass
+
+
+async def test_an_address_that_is_none() -> None:
+    with pytest.raises(lpt_client.UrlError):
+        async with lpt_client.open_port("tcp://daemon"):
+            pass
+
+
+async def test_tls_is_for_a_later_version() -> None:
+    with pytest.raises(lpt_client.ConnectFailed, match="TLS"):
+        async with lpt_client.open_port(URL.replace("lpt:", "lpts:")):
+            pass
+
+
+async def test_a_callback_that_raises_ends_the_block() -> None:
+    async with serving() as server:
+
+        def fail(count: int) -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            async with server.open_port() as port, port.allocated(on_waiters=fail):
+                await server.connections[0].send(notice("waiters", 1))
+                await port.pulse(1, width_us=10)
+                await trio.sleep_forever()
+
+
+async def test_many_requests_at_once_wait_for_room() -> None:
+    """A connection that takes nothing: callers wait instead of filling memory, and all are ended with it."""
+    async with serving() as server, server.open_port() as port:
+        connection = server.connections[0]
+        connection.daemon.answers["READ_PORT_UCHAR"] = None
+        block = trio.Event()
+
+        async def stuck() -> None:
+            await block.wait()
+
+        stream: Any = connection._stream.receive_stream
+        stream.receive_some_hook = stuck
+        lost = 0
+
+        async def call() -> None:
+            nonlocal lost
+            with pytest.raises(lpt_client.ConnectionLost):
+                await port.ioctl(0x162040, bytes(60_000), 1)
+            lost += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(50):
+                nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            link: Any = port._keeper.link
+            assert len(link._unsent) < 400_000
+            block.set()
+            await connection.drop()
+        assert lost == 50
+
+
+async def test_the_client_has_a_name_and_shows_its_token() -> None:
+    async with serving() as server:
+        async with lpt_client.open_port(URL, token="secret", open_stream=server.open_stream):
+            pass
+        (hello,) = server.connections[0].daemon.request("hello").params
+        assert hello["token"] == "secret"
+        assert hello["client"].endswith("]")
