@@ -1,0 +1,107 @@
+"""README.md: its examples do what they say, against a real daemon with a simulated port."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from lpt_service.protocol.messages import DEFAULT_UNIX_SOCKET
+from lpt_service.protocol.url import Url
+from tests.docs.daemon import running_daemon
+from tests.docs.markdown import PROJECT, Block, blocks, read
+
+PAGE = read(PROJECT / "README.md")
+ADDRESS = "lpt://127.0.0.1:5378"
+TIMEOUT_S = 30
+
+
+def run(command: list[str], url: Url, folder: Path) -> list[str]:
+    """Run a command of the page with the daemon's address in place of the page's; its lines of output."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONWARNINGS": "error"}
+    command = [part.replace(ADDRESS, str(url.with_port_name(None))) for part in command]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout.splitlines()
+
+
+def example(language: str, word: str) -> Block:
+    (found,) = (block for block in blocks(PAGE, language) if word in block.text)
+    return found
+
+
+def code_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def test_python_with_trio(daemon_url: Url, tmp_path: Path) -> None:
+    lines = run([sys.executable, "-c", example("python", "trio.run").text], daemon_url, tmp_path)
+    assert lines[-1] == "received 1, lost 0"
+    assert any(line.startswith("Interrupt(seq=") for line in lines)
+
+
+def test_python_without_trio(daemon_url: Url, tmp_path: Path) -> None:
+    lines = run([sys.executable, "-c", example("python", "blocking").text], daemon_url, tmp_path)
+    widths = [int(re.fullmatch(r"trigger \d: (\d+) µs", line)[1]) for line in lines[:3]]  # type: ignore[index]
+    assert all(width >= 5000 for width in widths)
+    assert lines[3].startswith("{'grants': ")
+
+
+def test_shell(tmp_path: Path) -> None:
+    experiment = tmp_path / "experiment.sh"
+    experiment.write_text('#!/bin/sh\necho "held by grant $LPT_GRANT"\n', encoding="utf-8")
+    experiment.chmod(0o755)
+    with running_daemon() as url:
+        lines = run(["bash", "-euc", example("sh", "lptctl").text], url, tmp_path)
+    text = "\n".join(lines)
+    assert "LPT1" in text
+    assert "round trip" in text
+    assert "0x" in text
+    assert '"event": "interrupt"' in text
+    assert '"received": 1, "lost": 0' in text
+    assert re.fullmatch(r"held by grant \d+", lines[-1])
+
+
+def test_about_ten_lines_each() -> None:
+    for block in (*blocks(PAGE, "python"), *blocks(PAGE, "sh")):
+        assert 7 <= len(code_lines(block.text)) <= 14
+
+
+def test_commands_exist() -> None:
+    """What is named as a command of lptd, lptctl or make is one."""
+    prose = re.sub(r"^```.*?^```$", "", PAGE, flags=re.MULTILINE | re.DOTALL)
+    commands = [*re.findall(r"`([^`\n]+)`", prose), *re.findall(r"^    (.+)$", prose, re.MULTILINE)]
+    commands += [line for block in blocks(PAGE, "sh") for line in block.text.splitlines()]
+
+    def named(program: str) -> set[str]:
+        return {found[1] for each in commands if (found := re.match(rf"{program} ([a-z][a-z-]*)\b", each))}
+
+    targets = set(re.findall(r"^([a-z-]+):", read(PROJECT / "Makefile"), re.MULTILINE))
+    assert {"demo", "check"} <= named("make") <= targets
+    for program, least in (("lptd", {"serve"}), ("lptctl", {"run", "listen"})):
+        command = [str(Path(sys.executable).parent / program), "--help"]
+        help_text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert least <= named(program) <= set(re.findall(r"^  ([a-z-]+) ", help_text, re.MULTILINE))
+
+
+def test_extras_are_those_of_the_project() -> None:
+    project = tomllib.loads(read(PROJECT / "pyproject.toml"))["project"]
+    assert set(re.findall(r"pip install '\.\[(\w+)]'", PAGE)) == set(project["optional-dependencies"])
+    assert "Python 3.10 or newer" in PAGE
+    assert project["requires-python"] == ">=3.10"
+
+
+def test_the_default_socket() -> None:
+    assert f"`{DEFAULT_UNIX_SOCKET}`" in PAGE
+
+
+@pytest.mark.parametrize("word", ["simulated ports only", "no package on PyPI", "no encryption"])
+def test_it_says_what_is_not_there(word: str) -> None:
+    assert word in " ".join(PAGE.split())
