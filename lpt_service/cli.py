@@ -1,5 +1,7 @@
 """lptd: the daemon's command line. argv → Config → trio.run → exit code."""
 
+# ruff: noqa: D301 - \b is click's mark for "leave these lines as they are"
+
 from __future__ import annotations
 
 import sys
@@ -37,7 +39,7 @@ Exit codes: 0 stopped in order; 1 could not serve (the reason is on standard err
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
 @click.version_option(__version__, prog_name="lptd")
 def main() -> None:
-    r"""Share a parallel port over the network.
+    """Share a parallel port over the network.
 
     \b
     Try it on any machine:      lptd demo
@@ -69,7 +71,7 @@ def main() -> None:
 def serve(
     config_path: Path | None, simulate: bool, listen: tuple[str, ...], pulse_hz: float | None, log_level: str | None
 ) -> None:
-    r"""Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
+    """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
     Prints one line "listening on URL" for each listener and port once clients can connect; the log goes to standard
     error.

@@ -121,6 +121,8 @@ class Decoder:
         """The next message, or None when more bytes are needed."""
         if self._failure is not None:
             raise ConversationError(self._failure)
+        if not self._chunk and self._scanner is None:
+            return None
         try:
             frame = self._next_frame()
             return None if frame is _NEED_DATA else _message_of(frame, self.limits.max_nesting)
@@ -189,25 +191,23 @@ def _message_of(frame: Any, max_nesting: int) -> Message:
     if type(frame) is not tuple or not frame or type(frame[0]) is not int:
         raise ConversationError("not a frame: a message is an array that begins with 0, 1 or 2")
     kind = frame[0]
-    if kind == REQUEST and len(frame) == 4:
-        _check_nesting(frame[3], 2, max_nesting)
-        return Request(_msgid_of(frame[1]), _method_of(frame[2]), frame[3])
     if kind == NOTIFICATION and len(frame) == 3:
-        _check_nesting(frame[2], 2, max_nesting)
-        return Notification(_method_of(frame[1]), frame[2])
-    if kind == RESPONSE and len(frame) == 4:
-        _check_nesting(frame, 1, max_nesting)
-        return Response(_msgid_of(frame[1]), frame[2], frame[3])
+        _, method, params = frame
+        _check_nesting(params, 2, max_nesting)
+        return Notification(method if type(method) is str else _method_of(method), params)
+    if kind in (REQUEST, RESPONSE) and len(frame) == 4:
+        _, msgid, second, third = frame
+        if type(msgid) is not int or not 0 <= msgid <= U32_MAX:
+            raise ConversationError(f"not a frame: msgid is a u32, got {msgid!r:.40}")
+        _check_nesting(third, 2, max_nesting)
+        if kind == REQUEST:
+            return Request(msgid, second if type(second) is str else _method_of(second), third)
+        _check_nesting(second, 2, max_nesting)
+        return Response(msgid, second, third)
     raise ConversationError(
         "not a frame: [0, msgid, method, params], [1, msgid, error, result] or [2, method, params] expected, "
         f"got {len(frame)} items beginning with {kind}"
     )
-
-
-def _msgid_of(value: Any) -> int:
-    if type(value) is int and 0 <= value <= U32_MAX:
-        return value
-    raise ConversationError(f"not a frame: msgid is a u32, got {value!r:.40}")
 
 
 def _method_of(value: Any) -> str:
@@ -223,14 +223,11 @@ def _method_of(value: Any) -> str:
 
 def _check_nesting(value: Any, level: int, max_nesting: int) -> None:
     """Raise if `value`, itself at `level` (the frame is level 1), or anything in it is a container too deep."""
-    if type(value) is tuple:
-        items = value
-    elif type(value) is dict:
-        items = (*value, *value.values())
-    else:
-        return
-    if level > max_nesting:
-        raise ConversationError(f"nested too deeply: the limit is {max_nesting} levels of arrays and maps")
-    for item in items:
-        if type(item) is tuple or type(item) is dict:
-            _check_nesting(item, level + 1, max_nesting)
+    kind = type(value)
+    if kind is tuple or kind is dict:
+        if level > max_nesting:
+            raise ConversationError(f"nested too deeply: the limit is {max_nesting} levels of arrays and maps")
+        for item in value if kind is tuple else (*value, *value.values()):
+            kind = type(item)
+            if kind is tuple or kind is dict:
+                _check_nesting(item, level + 1, max_nesting)

@@ -1,7 +1,7 @@
 """The one table of control codes: number, name, buffer sizes, who may call.
 
 Everything that depends on a code (dispatch, size checks, ownership checks, the tables in the docs, the clients) is
-drawn from `CONTROL_CODES`. To add a code: a row here, a handler in `core/function_driver.py`, a test.
+drawn from `CONTROL_CODES`. To add a code: a row here, a handler in `core/handlers.py`, a test.
 
 Sources: parallel.h (function numbers of the IOCTL_INTERNAL_ codes); those from 0x800 on are this project's, where
 Windows leaves room for vendors.

@@ -184,7 +184,8 @@ class Daemon:
             for key in ("device", "interrupt_log_frames", "loopback", "pulse_hz"):
                 if was.name in new and getattr(was, key) != getattr(new[was.name], key):
                     _log.warning("reload: %s of port %s needs a restart", key, was.name)
-        self._config = config.model_copy(update={"server": old.server})
+        served = tuple(new.get(port.name, port) for port in old.port)
+        self._config = config.model_copy(update={"server": old.server, "port": served})
 
     # Connections
 

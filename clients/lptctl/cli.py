@@ -1,0 +1,102 @@
+r"""The entry of lptctl: its commands, loaded when used, and what becomes of their errors."""
+
+# ruff: noqa: D301 - \b is click's mark for "leave these lines as they are"
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from lpt_service import __version__
+from lptctl import outcome
+from lptctl.common import url_option
+
+# Command → module, loaded when it is used: the start of a command is what a script's loop feels.
+_COMMANDS: Final = {
+    "status": "lptctl.status_command",
+    "run": "lptctl.run_command",
+    "read": "lptctl.register_commands",
+    "write": "lptctl.register_commands",
+    "pulse": "lptctl.register_commands",
+    "listen": "lptctl.listen_command",
+    "ping": "lptctl.ping_command",
+}
+
+
+class _Commands(click.Group):
+    """The commands, in the order of the table."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = _COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        command = getattr(importlib.import_module(module), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader of a pipe has seen enough: lptctl listen | head
+            _drop_output()
+            return outcome.BROKEN_PIPE
+        return result
+
+
+@click.group(cls=_Commands, epilog=outcome.HELP, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lptctl")
+@url_option
+def cli(url: str) -> None:
+    """Use a parallel port that lptd shares, from the shell.
+
+    \b
+    Examples:
+      lptctl status --watch                      who owns the port, who waits
+      lptctl run -- ./experiment.sh              hold the port while a command runs
+      lptctl pulse 0x01 --width-us 5000          a trigger of 5 ms on D0
+      lptctl listen --json                       interrupts as they come
+      lptctl --url lpt://lab-pc/LPT1 ping        another daemon
+
+    A daemon that wants a token finds it in the environment variable LPT_TOKEN.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run lptctl; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name may have letters that this terminal has not
+    try:
+        result = cli.main(
+            args=None if arguments is None else list(arguments), prog_name="lptctl", standalone_mode=False
+        )
+    except click.ClickException as exc:
+        exc.show()
+        return exc.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return outcome.SIGNAL_BASE + signal.SIGINT
+    except Exception as exc:
+        failure = outcome.failure_of(exc)
+        if failure is None:
+            raise
+        outcome.say(str(failure))
+        return failure.exit_code
+    return result if isinstance(result, int) else outcome.OK
+
+
+def _drop_output() -> None:
+    """Let what is still buffered go nowhere: the interpreter flushes at its end, and would complain."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)

@@ -1,0 +1,184 @@
+"""Holding the port while a process runs: the process, the port and the signals, under trio."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import trio
+
+import lpt_client
+from lpt_client.errors import ConnectionLost, LptError, Revoked, TimedOut
+from lptctl import outcome
+from lptctl.common import (
+    GRANT_VARIABLE,
+    URL_VARIABLE,
+    PlaceLine,
+    addresses_checked,
+    grant_around,
+    not_got,
+    refuse_deadlock,
+    session_options,
+)
+
+# Passed on to the command, where the system has them.
+_SIGNAL_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_KEYBOARD_SIGNAL_NAMES: Final = ("SIGINT", "SIGQUIT")
+# A command that does not heed SIGTERM has so long to end when the port is lost.
+_TERMINATE_WITHIN_S: Final = 5.0
+
+
+class Holder:
+    """Runs one command while it holds the port.
+
+    A signal that comes before the command starts ends the waiting; from then on it is passed on. A port that is lost
+    ends the command, or not (`is_ended_with_port`).
+    """
+
+    def __init__(
+        self,
+        url: str,
+        command: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        conflict_exit_code: int = outcome.TIMED_OUT,
+        is_ended_with_port: bool = True,
+        kill_after_s: float | None = None,
+    ) -> None:
+        self._url = url
+        self._command = command
+        self._timeout_s = timeout_s
+        self._conflict_exit_code = conflict_exit_code
+        self._is_ended_with_port = is_ended_with_port
+        self._kill_after_s = _TERMINATE_WITHIN_S if kill_after_s is None else kill_after_s
+        self._place = PlaceLine()
+        self._is_starting = False
+        self._started = trio.Event()
+        self._process: trio.Process | None = None
+
+    async def run(self) -> int:
+        """Wait for the port, run the command, free the port; lptctl's exit code.
+
+        Raises Failure, and what opening a port and allocating it raise.
+        """
+        code = outcome.OK
+        error: Exception | None = None
+
+        async def hold() -> None:
+            nonlocal code, error
+            try:
+                code = await self._hold()
+            except (LptError, outcome.Failure) as exc:
+                error = exc  # raised below: a nursery would wrap it
+            scope.cancel()
+
+        with trio.open_signal_receiver(*signals_heeded(_SIGNAL_NAMES)) as signals:
+            async with trio.open_nursery() as nursery:
+                scope = nursery.cancel_scope
+                nursery.start_soon(hold)
+                ended_by = await self._pass_signals(signals)
+                code = outcome.SIGNAL_BASE + ended_by
+                scope.cancel()
+        if error is not None:
+            raise error
+        return code
+
+    async def _pass_signals(self, signals: AsyncIterator[int]) -> int:
+        """Pass signals on, until this is cancelled; return the one that comes before the command starts."""
+        async for number in signals:
+            if not self._is_starting:
+                return number
+            await self._started.wait()  # a matter of milliseconds
+            assert self._process is not None
+            if not _came_from_keyboard(number):
+                self._process.send_signal(number)
+        raise AssertionError("signals end when the receiver is closed, and that is after this")
+
+    async def _hold(self) -> int:
+        try:
+            return await self._run_holding()
+        except (ConnectionLost, Revoked) as lost:
+            if self._process is None:
+                raise
+            return await self._go_on_without_port(self._process, lost)
+        finally:
+            self._place.clear()
+
+    async def _run_holding(self) -> int:
+        """Own the port and run the command. The block of `allocated` is cancelled if the port is lost."""
+        name = f"run {os.path.basename(self._command[0])}"
+        with addresses_checked(self._url):
+            async with lpt_client.open_port(self._url, **session_options(name)) as port:
+                if grant_around(self._url) is not None:
+                    refuse_deadlock(grant_around(self._url), await port.status())
+                port_name = port.session.port
+                try:
+                    async with port.allocated(
+                        self._timeout_s, on_queued=lambda position: self._place.show(port_name, position)
+                    ) as grant:
+                        self._place.clear()
+                        url = str(port.url.with_port_name(port_name))
+                        return await self._run_command({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
+                except TimedOut:
+                    raise not_got(await port.status(), self._timeout_s, self._conflict_exit_code) from None
+
+    async def _run_command(self, variables: dict[str, str]) -> int:
+        self._is_starting = True
+        try:
+            process = await trio.lowlevel.open_process(list(self._command), env={**os.environ, **variables})
+        except OSError as exc:
+            is_missing = isinstance(exc, FileNotFoundError)
+            advice = "no such command; check its name and PATH" if is_missing else f"cannot be executed: {exc.strerror}"
+            outcome.say(f"{self._command[0]}: {advice}")
+            return outcome.NO_SUCH_COMMAND if is_missing else outcome.CANNOT_EXECUTE
+        self._process = process
+        self._started.set()
+        return exit_code_of(await process.wait())
+
+    async def _go_on_without_port(self, process: trio.Process, lost: LptError) -> int:
+        """The port is gone and the command may still run: see to that, and give the exit code."""
+        if process.returncode is not None:
+            outcome.say(f"the port was lost as the command ended: {lost}")
+            return exit_code_of(process.returncode)
+        if not self._is_ended_with_port:
+            outcome.say(f"the port was lost, the command goes on without it: {lost}")
+            return exit_code_of(await process.wait())
+        outcome.say(f"the port was lost, the command is ended: {lost}")
+        process.terminate()
+        with trio.move_on_after(self._kill_after_s):
+            await process.wait()
+        if process.returncode is None:
+            outcome.say(f"the command did not heed SIGTERM for {self._kill_after_s:g} s, it is killed")
+            process.kill()
+            await process.wait()
+        return outcome.LOST
+
+
+def exit_code_of(returncode: int) -> int:
+    """A shell's number for how a process ended: its own code, or 128+n for signal n."""
+    return returncode if returncode >= 0 else outcome.SIGNAL_BASE - returncode
+
+
+def signals_heeded(names: Sequence[str]) -> list[int]:
+    """Those signals that this system has and that this process was not started to ignore, as under nohup(1)."""
+    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+
+
+def _came_from_keyboard(number: int) -> bool:
+    """Whether a signal is one that the terminal has sent to the command as well: twice would be once too often.
+
+    It is taken to be when this process is in the foreground of its terminal, with the command in its process group.
+    """
+    if signal.Signals(number).name not in _KEYBOARD_SIGNAL_NAMES or not hasattr(os, "tcgetpgrp"):
+        return False
+    try:
+        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
+    except OSError:
+        return False  # there is none
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    finally:
+        os.close(terminal)

@@ -1,0 +1,117 @@
+"""How lptctl ends: its exit codes, and the one line that says what went wrong and what to do.
+
+0    done
+1    the daemon refused; its status is shown
+2    wrong usage: an option, a value, a URL
+3    the daemon cannot be reached, or the connection (or the port while it was owned) was lost
+4    timed out: the port was not got in time (`run -E N` chooses another), or `listen --count` not reached
+126  `run`: the command cannot be executed        127  `run`: there is no such command
+128+n  ended by signal n (130: Ctrl-C; 141: whoever read the output is gone)
+
+`run` otherwise ends with the command's own exit code.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+
+OK: Final = 0
+REFUSED: Final = 1
+USAGE: Final = 2
+LOST: Final = 3
+TIMED_OUT: Final = 4
+CANNOT_EXECUTE: Final = 126
+NO_SUCH_COMMAND: Final = 127
+SIGNAL_BASE: Final = 128
+BROKEN_PIPE: Final = SIGNAL_BASE + 13  # SIGPIPE, a name that not every system has
+
+HELP: Final = """\b
+Exit codes:
+  0      done
+  1      the daemon refused; its status is shown
+  2      wrong usage: an option, a value, a URL
+  3      the daemon cannot be reached, or the connection was lost
+  4      the port was not got in time
+  128+n  ended by signal n (130: Ctrl-C)
+"""
+
+
+class Failure(Exception):  # noqa: N818 - not always an error: somebody else may just own the port
+    """An end with one line on standard error, and an exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def say(message: str) -> None:
+    """One line on standard error, marked as ours."""
+    click.echo(f"lptctl: {escape(message)}", err=True)
+
+
+def escape(text: object) -> str:
+    r"""`text` on one line, and without power over a terminal: \x1b instead of the character.
+
+    What other clients chose (their names) passes through this before it is printed. Escaped is whatever is not
+    printable: control characters, line ends, marks that turn the direction of writing, halves of surrogate pairs.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
+        for character in str(text)
+    )
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """What to tell about an error; None for one that is neither of lptctl nor of the SDK."""
+    from lpt_client import errors
+
+    if isinstance(error, Failure):
+        return error
+    if not isinstance(error, errors.LptError):
+        return None
+    if isinstance(error, errors.UrlError):
+        return Failure(str(error), USAGE)
+    if isinstance(error, errors.ConnectFailed):
+        return Failure(f"cannot reach the daemon: {error} ({_reach_advice(error)})", LOST)
+    if isinstance(error, errors.TimedOut):
+        return Failure(f"{error}; wait longer with --timeout", TIMED_OUT)
+    if isinstance(error, errors.Revoked):
+        return Failure(f"{error.detail}; `lptctl status` shows who owns it now", LOST)
+    if isinstance(error, errors.RequestError):
+        advice = _refusal_advice(error)
+        return Failure(f"the daemon refused: {error}" + (f"; {advice}" if advice else ""), REFUSED)
+    if isinstance(error, errors.ConversationError):
+        return Failure(f"no lptd of this version answers there: {error}; check --url and LPT_URL", LOST)
+    if isinstance(error, errors.PortStopped):
+        return Failure(f"{error}; `lptctl status` shows how it is now", LOST)
+    return Failure(f"connection lost: {error}; try again when the daemon is back", LOST)
+
+
+def _reach_advice(error: Exception) -> str:
+    if isinstance(error.__cause__, PermissionError):
+        return "this user may not use the socket: join the group that it belongs to"
+    return "start lptd there, or name another daemon with --url or LPT_URL"
+
+
+def _refusal_advice(error: Exception) -> str:
+    """What to do about a refusal, where the daemon's own words may not say it."""
+    from lpt_client import errors
+    from lpt_service.protocol.status import Status
+
+    if isinstance(error, errors.HelloRefused):
+        if error.status == Status.STATUS_NO_SUCH_DEVICE:
+            return "the URL ends in the name of the port; the daemon's configuration names its ports"
+        if error.status == Status.STATUS_ACCESS_DENIED:
+            return "put the token that this daemon wants into the environment variable LPT_TOKEN"
+        return "lptctl and lptd may be of different versions"
+    if isinstance(error, errors.Unsuccessful):
+        return "whoever runs the daemon can turn it on"
+    if isinstance(error, errors.PortRemoved):
+        return "`lptctl status` shows when it is back"
+    if isinstance(error, errors.LimitReached):
+        return "try again later"
+    if isinstance(error, errors.DeviceFailed):
+        return "the daemon's log says more"
+    return ""

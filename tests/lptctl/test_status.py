@@ -1,0 +1,152 @@
+"""lptctl status, once and live."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lptctl.processes import (
+    Lptctl,
+    finish,
+    read_line,
+    read_terminal_until,
+    running_daemon,
+    started,
+)
+
+pytest.importorskip("click")
+from lpt_client import blocking
+
+
+def test_an_idle_port(lptctl: Lptctl, url: str) -> None:
+    result = lptctl("status", url=url)
+    assert (result.code, result.err) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in result.out.splitlines())
+    assert lines["LPT1"].startswith("ready (simulated); lpt-service ")
+    assert lines["owner"] == lines["waiting"] == lines["registered"] == "nobody"
+    assert "not heard" in lines["interrupts"]
+    assert "grants" in lines["counters"]
+
+
+def test_owner_queue_and_registrations_are_shown(lptctl: Lptctl, url: str) -> None:
+    with (
+        blocking.open_port(url, client="anna") as anna,
+        anna.connect_interrupt(),
+        anna.allocated() as grant,
+        started("run", "--", "true", url=url) as waiting,
+    ):
+        assert read_line(waiting.stderr).endswith("place 1")
+        shown = lptctl("status", url=url).out
+        report = json.loads(lptctl("status", "--json").out)
+    assert report["owner"]["client"] == "anna"
+    assert report["owner"]["grant"] == grant
+    assert [each["position"] for each in report["waiters"]] == [1]
+    assert [each["client"] for each in report["registrations"]] == ["anna"]
+    assert report["interrupts"]["connected"] is True
+    assert f"grant {grant}" in shown
+    assert "1. lptctl run true[" in shown
+    assert ": interrupts\n" in shown
+
+
+def test_a_name_cannot_control_the_terminal(lptctl: Lptctl, url: str) -> None:
+    name = "\x1b[31mred\x07\n\x9bowner nobody\u202e[bold]\x7f"
+    with blocking.open_port(url, client=name) as port, port.allocated():
+        shown = lptctl("status", url=url).out
+        as_json = lptctl("status", "--json").out
+    assert "\\x1b[31mred\\x07\\n\\x9bowner nobody\\u202e[bold]\\x7f (session" in shown
+    assert all(char.isprintable() or char == "\n" for char in shown + as_json)
+    assert json.loads(as_json)["owner"]["client"] == name
+
+
+def test_a_name_with_letters_that_the_output_has_not(url: str) -> None:
+    with (
+        blocking.open_port(url, client="größe 大") as port,
+        port.allocated(),
+        started("status", url=url, PYTHONIOENCODING="latin-1", PYTHONUTF8="0") as process,
+    ):
+        result = finish(process)
+    assert result.code == 0
+    assert "\\u5927 (session" in result.out
+
+
+def test_watch_is_live_on_a_terminal_and_ends_at_ctrl_c(url: str) -> None:
+    terminal, inner = os.openpty()
+    with (
+        blocking.open_port(url, client="anna[red]") as port,
+        started("status", "--watch", "--interval", "0.05", url=url, on_terminal=inner) as process,
+    ):
+        os.close(inner)
+        read_terminal_until(terminal, "nobody")
+        with port.allocated():
+            read_terminal_until(terminal, "anna[red] (session")
+        os.write(terminal, b"\x03")
+        rest = read_terminal_until(terminal, "\x1b[?25h")  # the cursor is shown again
+        assert process.wait(5) == 0
+    os.close(terminal)
+    assert "Traceback" not in rest
+
+
+def test_watch_as_json_is_one_line_each(url: str) -> None:
+    with started("status", "--watch", "--json", "--interval", "0.05", url=url) as process:
+        reports = [json.loads(read_line(process.stdout)) for _ in range(3)]
+        process.send_signal(signal.SIGINT)
+        result = finish(process)
+    assert (result.code, result.err.strip()) == (0, "")
+    times = [report["monotonic_ns"] for report in reports]
+    assert times == sorted(set(times))
+
+
+def test_watch_waits_for_a_daemon_that_comes_back(tmp_path: Path) -> None:
+    socket_url = f"lpt+unix://{tmp_path}/lptd.sock"
+    with (
+        running_daemon(listen=socket_url) as daemon,
+        started("status", "--watch", "--interval", "0.05", url=daemon.url) as process,
+    ):
+        assert read_line(process.stdout).startswith("LPT1")
+        daemon.kill()
+        while not read_line(process.stdout).startswith("not connected: "):
+            pass
+        with running_daemon(listen=socket_url):
+            while not read_line(process.stdout).startswith("LPT1"):
+                pass
+            process.send_signal(signal.SIGINT)
+            assert finish(process).code == 0
+
+
+def test_the_report_of_another_version_is_shown_as_far_as_it_is_understood() -> None:
+    from lptctl.status_command import render
+
+    assert render({}) == "port        in unknown state; daemon of unknown kind\nowner       nobody\n" + "\n".join(
+        ("waiting     nobody", "registered  nobody")
+    )
+    hour_ns = 3_600 * 10**9
+    shown = render(
+        {
+            "monotonic_ns": 30 * hour_ns + 10**9,
+            "owner": {"client": "", "since_ns": 10**9 // 2},
+            "waiting": 3,
+            "waiters": [{"client": "ben", "since_ns": 28 * hour_ns}, "nonsense"],
+            "registrations": 5,
+            "interrupts": {"masked": True, "generated": 9},
+        }
+    )
+    assert "unnamed (session ?) for 1 d 6 h" in shown
+    assert "?. ben (session ?) for 2 h 0 min" in shown
+    assert "and 2 more" in shown
+    assert "masked by the storm guard; generated 9" in shown
+
+
+def test_start_up_loads_neither_rich_nor_trio(url: str) -> None:
+    """A script's loop feels the start of each command."""
+    began_s = time.monotonic()
+    with started("read", url=url, PYTHONPROFILEIMPORTTIME="1") as process:
+        result = finish(process)
+    assert result.out == "0x00\n"
+    assert "click" in result.err
+    assert not any(f" {module}\n" in result.err for module in ("rich", "trio", "asyncio", "lpt_client.trio_client"))
+    assert time.monotonic() - began_s < 5
