@@ -104,6 +104,7 @@ class LimitsConfig(_Section):
     max_sessions: Limit = 4096
     max_waiters: Limit = 4096
     max_pending_requests: Limit = 256
+    max_registrations: Limit = 64
 
 
 class TokenConfig(_Section):
@@ -140,6 +141,7 @@ class Config(_Section):
             interrupt_linger_ns=int(port.interrupt_linger_s * 1e9),
             max_waiters=self.limits.max_waiters,
             max_pending_requests=self.limits.max_pending_requests,
+            max_registrations=self.limits.max_registrations,
         )
 
 
@@ -165,7 +167,9 @@ def parse(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(_tuples(values))
     except ValidationError as exc:
-        raise ConfigError([_explain(error) for error in exc.errors(include_url=False)]) from exc
+        errors = exc.errors(include_url=False)
+        places = [error["loc"] for error in errors]
+        raise ConfigError([_explain(error) for error in errors if not _is_consequence(error, places)]) from exc
 
 
 def _tuples(value: Any) -> Any:
@@ -175,15 +179,25 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
+def _is_consequence(error: Any, places: list[tuple[int | str, ...]]) -> bool:
+    """Whether an array is called too short only because an item of it is wrong."""
+    at = error["loc"]
+    return error["type"] == "too_short" and any(len(place) > len(at) and place[: len(at)] == at for place in places)
+
+
 def _explain(error: Any) -> str:
     path = ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
     if error["type"] == "extra_forbidden":
         return f"{path}: unknown key"
-    message = error["msg"].removeprefix("Value error, ")
+    message = str(error["msg"])
+    if error["type"] == "value_error":  # our own words
+        message = message.removeprefix("Value error, ")
+    else:
+        message = message[:1].lower() + message[1:]
     if not path:
-        return str(message)
+        return message
     given = error["input"]
     shown = "" if isinstance(given, (dict, tuple)) or error["type"] == "missing" else f" (got {given!r:.80})"
-    return f"{path}: {message[:1].lower()}{message[1:]}{shown}"
+    return f"{path}: {message}{shown}"

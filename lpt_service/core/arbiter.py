@@ -69,7 +69,6 @@ class Arbiter:
             self.make_safe()
             return self._ownership.take(request.session, now_ns)
         waiter = self._ownership.enqueue(request, now_ns)
-        waiter.told_position, waiter.told_ns = waiter.position, now_ns
         self._effects.append(fx.Notify(request.session, QueuedNotice(waiter)))
         self._queue_changed(now_ns)
         return None
@@ -102,28 +101,26 @@ class Arbiter:
         self._ownership.vacate(voluntary=True)
         try:
             self._make_output()
-        except PortGoneError:
-            raise
         except PortError:
-            self.is_safe = False
+            self.is_safe = False  # before it is handed on, which may find that the port is gone
         if self._registry.is_offering:
             self._is_hand_on_due = True
         else:
-            self.hand_on(now_ns)
+            self._hand_on(now_ns)
 
     def interrupt_offered(self, now_ns: int) -> None:
         """Every routine has been offered the interrupt: hand on what one of them freed, unless another took it."""
         if self._is_hand_on_due:
             self._is_hand_on_due = False
-            self.hand_on(now_ns)
+            self._hand_on(now_ns)
 
     def force_release(self, now_ns: int) -> None:
         """Ownership ends other than by its owner's free: safe state, then the next owner."""
         self._ownership.vacate(voluntary=False)
         self.is_safe = False
-        self.hand_on(now_ns)
+        self._hand_on(now_ns)
 
-    def hand_on(self, now_ns: int) -> None:
+    def _hand_on(self, now_ns: int) -> None:
         """After an ownership has ended: to the longest waiter, or to nobody.
 
         Raises PortGoneError: the port has no owner then, and is about to be removed.
@@ -190,10 +187,10 @@ class Arbiter:
         is_behind = False
         for waiter in self._ownership.number_waiters():
             if waiter.position != waiter.told_position:
-                if now_ns - waiter.told_ns < NOTICE_INTERVAL_NS:
+                if now_ns - waiter.since_ns < NOTICE_INTERVAL_NS:
                     is_behind = True
                     continue
-                waiter.told_position, waiter.told_ns = waiter.position, now_ns
+                waiter.told_position = waiter.position
                 self._effects.append(fx.Notify(waiter.request.session, QueuedNotice(waiter)))
         if self._waiters_notice.grant != self._ownership.grant:
             self._waiters_notice = WaitersNotice(self._ownership)

@@ -63,6 +63,7 @@ class FunctionDriver:
             StormGuard(settings.max_interrupt_rate_hz),
             self.deadlines,
             linger_ns=settings.interrupt_linger_ns,
+            max_registrations=settings.max_registrations,
             on_listen=lambda is_on: self.effects.append(fx.Listen(is_on)),
             on_published=lambda: self.effects.append(fx.Published()),
             on_offered=lambda now_ns: self.arbiter.interrupt_offered(now_ns),
@@ -103,6 +104,7 @@ class FunctionDriver:
         self.settings = self.arbiter.settings = settings
         self.ownership.max_waiters = settings.max_waiters
         self.registry.linger_ns = settings.interrupt_linger_ns
+        self.registry.max_registrations = settings.max_registrations
         self.registry.guard.max_rate_hz = settings.max_interrupt_rate_hz
 
     # Requests
@@ -137,7 +139,7 @@ class FunctionDriver:
         if request.options.timeout_ms == 0:
             raise RequestError(Status.STATUS_IO_TIMEOUT, "timeout_ms is 0 and the port is busy")
         limit = self.settings.max_pending_requests
-        if request.msgid not in request.session.pending and len(request.session.pending) >= limit:
+        if len(request.session.pending) >= limit:
             raise RequestError(
                 Status.STATUS_INSUFFICIENT_RESOURCES, f"{limit} requests of this session are pending, the limit"
             )
@@ -316,12 +318,8 @@ class FunctionDriver:
             self.begin_removal(str(exc), now_ns)
 
     def _end_requests(self, session: SessionState, error: RequestError, now_ns: int) -> None:
-        job = self.job
-        if job is not None and job.request.session is session:
-            behind, self._behind_job = self._behind_job, deque()  # all of them are its owner's
-            self._cut_job(error, now_ns)
-            for request in behind:
-                self._fail(request, error)
+        if self.job is not None and self.job.request.session is session:
+            self._cut_job(error, now_ns)  # what waited behind it is its owner's too, and ends below
         for request in list(session.pending.values()):
             self._abandon(request, error, now_ns)
 
@@ -332,7 +330,7 @@ class FunctionDriver:
             error = RequestError(Status.STATUS_DELETE_PENDING, reason)
             owner = self._stop(error, now_ns)
             if owner is not None:
-                self.effects.append(fx.Notify(owner, RevokedNotice(owner, f"port removed: {reason}")))
+                self.effects.append(fx.Notify(owner, RevokedNotice(f"port removed: {reason}")))
             self.effects.append(fx.PortGone(reason))
 
     def finish_removal(self) -> None:

@@ -17,7 +17,6 @@ from lpt_service.core.requests import ControlRequest, invalid
 from lpt_service.protocol import messages, structs
 from lpt_service.protocol.ioctl import (
     CONTROL,
-    CONTROL_INTERRUPT_ENABLE,
     DATA,
     PULSE_WIDTH_MAX_US,
     RESERVED_ROUTINES,
@@ -186,8 +185,8 @@ def write_port_uchar(driver: FunctionDriver, request: ControlRequest, now_ns: in
 
 
 def frob_control(driver: FunctionDriver, request: ControlRequest, now_ns: int) -> bytes:
-    """FROB_CONTROL: the bits of `mask` become those of `value`; bit 4 is the daemon's and stays."""
-    mask, value = request.input[0] & ~CONTROL_INTERRUPT_ENABLE, request.input[1]
+    """FROB_CONTROL: the bits of `mask` become those of `value`; bit 4 is the daemon's, and the port leaves it alone."""
+    mask, value = request.input[0], request.input[1]
     driver.port.write_control(driver.port.read_control() & ~mask | value & mask)
     return structs.U8.pack(driver.port.read_control())
 

@@ -20,8 +20,9 @@ from lpt_service.core.event_log import EventLog
 from lpt_service.core.requests import SessionState, invalid
 from lpt_service.core.storm_guard import StormGuard
 from lpt_service.port.base import ParallelPort
-from lpt_service.protocol.errors import PortError, PortGoneError
+from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
 from lpt_service.protocol.messages import KIND_MASKED, KIND_STOPPED, KIND_UNHEARD, KIND_UNMASKED
+from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import PARALLEL_INTERRUPT_SERVICE_ROUTINE
 
 # A routine that lives in the daemon is called with the time, at interrupt level, in its place in the order of
@@ -66,6 +67,7 @@ class InterruptRegistry:
         deadlines: Deadlines,
         *,
         linger_ns: int,
+        max_registrations: int,
         on_listen: Callable[[bool], None],
         on_published: Callable[[], None],
         on_offered: Callable[[int], None],
@@ -73,6 +75,7 @@ class InterruptRegistry:
         self.log = log
         self.guard = guard
         self.linger_ns = linger_ns
+        self.max_registrations = max_registrations
         self.strays = 0
         self.is_masked = False
         self.is_offering = False  # the routines that live in the daemon are being called
@@ -82,6 +85,7 @@ class InterruptRegistry:
         self._on_published = on_published
         self._on_offered = on_offered
         self._registrations: dict[tuple[SessionState, bytes], Registration] = {}
+        self._held: dict[SessionState, int] = {}  # how many registrations each session has
         self._residents: dict[Registration, ResidentRoutine] = {}
         self._listeners: dict[SessionState, int] = {}  # how many ISRs each listening session has
         self._is_wanted = False
@@ -108,24 +112,28 @@ class InterruptRegistry:
         """True while `session` has an ISR connected."""
         return session in self._listeners
 
-    def connect(
-        self, session: SessionState, key: bytes, now_ns: int, resident: ResidentRoutine | None = None
-    ) -> Registration:
+    def connect(self, session: SessionState, key: bytes, now_ns: int, resident: ResidentRoutine | None = None) -> None:
         """Connect the structure of 32 bytes `key`; when this returns, the device's interrupt is enabled.
 
-        Raises RequestError(STATUS_INVALID_PARAMETER) if the session has connected it already.
+        Raises RequestError: STATUS_INVALID_PARAMETER if the session has connected it already,
+        STATUS_INSUFFICIENT_RESOURCES if it has connected too many others.
         """
         if (session, key) in self._registrations:
             raise invalid("this session has connected the same PARALLEL_INTERRUPT_SERVICE_ROUTINE already")
+        held = self._held.get(session, 0)
+        if held >= self.max_registrations:
+            raise RequestError(
+                Status.STATUS_INSUFFICIENT_RESOURCES, f"registrations: this session has connected {held}, the limit"
+            )
         registration = Registration(session, key)
         self.collect(now_ns)
         if registration.has_isr:
             self._want(now_ns)
             self._listeners[session] = self._listeners.get(session, 0) + 1
         self._registrations[session, key] = registration
+        self._held[session] = held + 1
         if resident is not None:
             self._residents[registration] = resident
-        return registration
 
     def disconnect(self, session: SessionState, key: bytes, now_ns: int) -> Registration:
         """Undo `connect`. What the port raised up to now is in the log when this returns.
@@ -155,11 +163,11 @@ class InterruptRegistry:
         Returns the sessions that were listening. Never raises: the port may be gone.
         """
         listening = list(self._listeners)
-        self._deadlines.cancel(self._pause)
         if self._is_wanted:
             with contextlib.suppress(PortGoneError):
                 self._unwant(now_ns)
             self._is_wanted = False
+        self._deadlines.cancel(self._pause)
         self._mark(KIND_STOPPED, now_ns)
         for registration in list(self):
             self._remove(registration)
@@ -199,6 +207,9 @@ class InterruptRegistry:
         session = registration.session
         del self._registrations[session, registration.key]
         self._residents.pop(registration, None)
+        self._held[session] -= 1
+        if not self._held[session]:
+            del self._held[session]
         if registration.has_isr:
             self._listeners[session] -= 1
             if not self._listeners[session]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from lpt_service.core.interrupts import Registration
 from lpt_service.core.ownership import Ownership, Waiter
-from lpt_service.core.requests import SessionState
 from lpt_service.protocol import messages
 from lpt_service.protocol.messages import Notification
 
@@ -57,11 +56,10 @@ class PortCheckNotice:
         self.key = (messages.PORT_CHECK, registration.key)
 
     def render(self) -> Notification | None:
-        """The routine and its context, if the port is still idle since the same free."""
-        ownership, registration = self._ownership, self._registration
-        if ownership.owner is not None or ownership.grant != self._grant or not registration.is_connected:
+        """The routine and its context, if the port has been idle since that free."""
+        structure = self._registration.structure
+        if self._ownership.grant != self._grant or not self._registration.is_connected:
             return None
-        structure = registration.structure
         return Notification(
             messages.PORT_CHECK, (structure.DeferredPortCheckRoutine, structure.DeferredPortCheckContext)
         )
@@ -72,8 +70,7 @@ class RevokedNotice:
 
     key = (messages.REVOKED,)
 
-    def __init__(self, session: SessionState, reason: str) -> None:
-        self.session = session
+    def __init__(self, reason: str) -> None:
         self._reason = reason
 
     def render(self) -> Notification | None:

@@ -18,17 +18,21 @@ from lpt_service.protocol.status import Status
 
 
 class Waiter:
-    """An allocate request in the queue. `position` is as of the last `number_waiters`; 1 is next."""
+    """An allocate request in the queue.
 
-    __slots__ = ("is_waiting", "position", "request", "since_ns", "told_ns", "told_position")
+    Attributes:
+        position: its place as of the last `number_waiters`; 1 is next.
+        told_position: what the last `queued` notice said; the first one is sent when it is enqueued.
+        since_ns: when that was.
+    """
+
+    __slots__ = ("is_waiting", "position", "request", "since_ns", "told_position")
 
     def __init__(self, request: ControlRequest, position: int, now_ns: int) -> None:
         self.request = request
-        self.position = position
+        self.position = self.told_position = position
         self.since_ns = now_ns
         self.is_waiting = True
-        self.told_position = 0  # what the last `queued` notice said, and when
-        self.told_ns = 0
 
 
 class Ownership:
@@ -58,10 +62,6 @@ class Ownership:
     def is_available(self) -> bool:
         """True when an allocate would succeed at once."""
         return self.owner is None and not self._queue
-
-    def is_waiting(self, session: SessionState) -> bool:
-        """True while `session` is in the queue."""
-        return session in self._queue
 
     def waiters(self) -> list[Waiter]:
         """The queue, next one first."""

@@ -17,6 +17,7 @@ class PortSettings:
         interrupt_log_frames: how many entries the event log keeps (42 bytes each).
         interrupt_linger_ns: how long the source stays connected for a session that vanished.
         max_waiters: how many allocate requests may wait.
+        max_registrations: how many interrupt structures one session may have connected.
         max_pending_requests: how many requests of one session may be unanswered.
     """
 
@@ -28,4 +29,5 @@ class PortSettings:
     interrupt_log_frames: int = 65_536
     interrupt_linger_ns: int = 30_000_000_000
     max_waiters: int = 4096
+    max_registrations: int = 64
     max_pending_requests: int = 256

@@ -20,6 +20,8 @@ _ACCEPTS_A_TURN: Final = 32
 # Out of descriptors or memory: wait until somebody leaves, rather than spin.
 _OUT_OF_RESOURCES: Final = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 _OUT_OF_RESOURCES_PAUSE_S: Final = 0.25
+# One address of several that a name has (`localhost` where there is no IPv6): the others do.
+_ADDRESS_ABSENT: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 # The fault of the connection that was to be accepted, or of its network: see accept(2). EPERM: a firewall's no.
 _CONNECTION_FAILED: Final = frozenset(
     (
@@ -56,13 +58,13 @@ class Listener:
         sock.setblocking(False)
 
     async def accept_forever(self, on_connection: Callable[[socket.socket], None]) -> None:
-        """Hand every connection to `on_connection`, until cancelled or closed.
+        """Hand every connection to `on_connection`, until closed.
 
         Error handling: a connection that is gone before it is accepted is skipped. Out of descriptors or memory,
         accepting pauses (the kernel keeps those who come), and goes on when there is room. Anything else is raised.
         """
         with self._accepting:
-            while True:
+            while not self._accepting.cancel_called:
                 await trio.lowlevel.wait_readable(self._socket)
                 if not self._accept_some(on_connection):
                     await trio.sleep(_OUT_OF_RESOURCES_PAUSE_S)
@@ -106,7 +108,8 @@ class Listener:
 
 
 def open_listeners(url: Url) -> list[Listener]:
-    """Listen at `url`; TCP port 0 picks a free one. A host name may stand for several addresses.
+    """Listen at `url`; TCP port 0 picks a free one. A host name may stand for several addresses; those that this
+    machine has not are left out.
 
     Raises ListenError.
     """
@@ -120,28 +123,42 @@ def open_listeners(url: Url) -> list[Listener]:
 
 def _listen_tcp(url: Url) -> list[Listener]:
     listeners: list[Listener] = []
+    absent: OSError | None = None
     tcp_port = url.tcp_port
     found = socket.getaddrinfo(url.host, tcp_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     try:
         for family, _, _, _, address in dict.fromkeys(found):
-            sock = socket.socket(family, socket.SOCK_STREAM)
+            host = str(address[0])
             try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                host = str(address[0])
-                sock.bind((host, tcp_port))
-                sock.listen(_BACKLOG)
-            except OSError:
-                sock.close()
-                raise
-            tcp_port = sock.getsockname()[1]  # the same for every address of the name
-            listeners.append(Listener(sock, Url(url.scheme, host, tcp_port)))
+                sock = _bind_tcp(family, host, tcp_port)
+            except OSError as exc:
+                if exc.errno not in _ADDRESS_ABSENT:
+                    raise
+                absent = exc
+            else:
+                tcp_port = sock.getsockname()[1]  # the same for every address of the name
+                listeners.append(Listener(sock, Url(url.scheme, host, tcp_port)))
+        if not listeners and absent is not None:
+            raise absent
     except OSError:
         for listener in listeners:
             listener.close()
         raise
     return listeners
+
+
+def _bind_tcp(family: int, host: str, tcp_port: int) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, tcp_port))
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _listen_unix(path: str) -> socket.socket:

@@ -14,6 +14,7 @@ from lpt_service.core.function_driver import FunctionDriver
 from lpt_service.core.jobs import Job
 from lpt_service.core.requests import SessionState
 from lpt_service.protocol.codec import encode_error, encode_result
+from lpt_service.protocol.errors import PortGoneError
 from lpt_service.server.clock import Clock
 from lpt_service.server.interrupt_pump import SLICES_A_TURN, InterruptPump
 from lpt_service.server.session import Session
@@ -47,7 +48,10 @@ class PortWorker:
             self._nursery.start_soon(self._pump.watch)
             self._nursery.start_soon(self._pump.fan_out)
             self._nursery.start_soon(self._keep_deadlines)
-            self.driver.start()
+            try:
+                self.driver.start()
+            except PortGoneError as exc:
+                self.driver.begin_removal(str(exc), self.clock.monotonic_ns())
             self.carry_out()
             task_status.started()
 

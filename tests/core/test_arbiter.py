@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
-from lpt_service.core.arbiter import NOTICE_INTERVAL_NS
-from lpt_service.protocol.ioctl import CONTROL_DIRECTION_INPUT, Ioctl
-from lpt_service.protocol.messages import PORT_CHECK, QUEUED, WAITERS
+from lpt_service.protocol.ioctl import CONTROL_DIRECTION_INPUT
+from lpt_service.protocol.messages import PORT_CHECK
 from lpt_service.protocol.status import Status
 from tests.core.fakes import FakePort
-from tests.core.harness import MS, SECOND, Client, Harness, routine
+from tests.core.harness import Client, Harness, routine
 
 DATA, CONTROL = 0, 2
 
@@ -331,91 +328,3 @@ def test_lines_that_stay_inputs_are_made_safe_before_the_next_owner() -> None:
     harness.port.recover()
     assert waiter.allocate().status == 0
     assert not harness.port.control & CONTROL_DIRECTION_INPUT
-
-
-# What the queue tells
-
-
-def test_a_waiter_is_told_its_place_at_once_and_the_owner_how_many_wait() -> None:
-    harness = Harness()
-    owner, one, two = harness.clients(3)
-    owner.allocate()
-    calls = [one.allocate(), two.allocate()]
-    assert one.told() == [(QUEUED, (calls[0].msgid, 1))]
-    assert two.told() == [(QUEUED, (calls[1].msgid, 2))]
-    harness.settle()
-    assert owner.told() == [(WAITERS, (2,))]
-    assert harness.wakes > 0
-
-
-def test_a_place_that_changes_is_told_at_most_ten_times_a_second() -> None:
-    harness = Harness()
-    owner, *waiters = harness.clients(8)
-    owner.allocate()
-    last = [waiter.allocate() for waiter in waiters][-1]
-    harness.settle()
-    places: list[tuple[int, int]] = []
-    for waiter in waiters[:-1]:
-        waiter.die()
-        harness.advance(30 * MS)
-        places += [(harness.now_ns, params[1]) for _, params in waiters[-1].told(QUEUED) if params[0] == last.msgid]
-    harness.advance(SECOND)
-    places += [(harness.now_ns, params[1]) for _, params in waiters[-1].told(QUEUED)]
-
-    times = [at for at, client, key in harness.notified if client is waiters[-1]]
-    assert all(later - earlier >= NOTICE_INTERVAL_NS for earlier, later in pairwise(times))
-    assert [place for _, place in places] == sorted({place for _, place in places}, reverse=True)
-    assert places[-1][1] == 1
-    assert 3 <= len(places) <= 4
-
-
-def test_the_owner_hears_of_waiters_at_most_ten_times_a_second() -> None:
-    harness = Harness()
-    owner, *others = harness.clients(30)
-    owner.allocate()
-    for other in others:
-        other.allocate()
-        harness.advance(20 * MS)
-    times = [at for at, client, _ in harness.notified if client is owner]
-    assert 5 <= len(times) <= 7
-    assert all(later - earlier >= NOTICE_INTERVAL_NS for earlier, later in pairwise(times))
-    harness.advance(SECOND)
-    assert owner.told() == [(WAITERS, (29,))]
-
-
-def test_a_new_owner_is_told_of_those_that_wait_and_not_of_none() -> None:
-    harness = Harness()
-    owner, one, two = harness.clients(3)
-    owner.allocate()
-    one.allocate()
-    two.allocate()
-    harness.settle()
-    owner.free()
-    harness.advance(SECOND)
-    assert one.told(WAITERS) == [(WAITERS, (1,))]
-    one.free()
-    harness.advance(SECOND)
-    assert two.told() == []
-    assert owner.told() == []
-
-
-def test_a_port_alone_tells_nothing() -> None:
-    harness = Harness()
-    client = harness.client()
-    for _ in range(3):
-        client.allocate()
-        client.free()
-    harness.advance(SECOND)
-    assert client.told() == []
-    assert client.send(Ioctl.QUERY_NUM_WAITERS, client.handle, 4).value == 0
-
-
-def test_a_dead_session_is_not_thought_of_any_more() -> None:
-    harness = Harness()
-    owner, waiter = harness.clients(2)
-    owner.allocate()
-    waiter.allocate()
-    waiter.die()
-    owner.die()
-    harness.advance(10 * SECOND)
-    assert len(harness.driver.deadlines) == 0

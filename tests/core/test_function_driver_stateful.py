@@ -168,4 +168,4 @@ class FaultMachine(RuleBasedStateMachine):
 
 
 TestFaults = FaultMachine.TestCase
-TestFaults.settings = settings(max_examples=100, stateful_step_count=40)
+TestFaults.settings = settings(max_examples=150, stateful_step_count=40)

@@ -222,4 +222,4 @@ class InterruptMachine(RuleBasedStateMachine):
 
 
 TestInterruptModel = InterruptMachine.TestCase
-TestInterruptModel.settings = settings(max_examples=100, stateful_step_count=40)
+TestInterruptModel.settings = settings(max_examples=150, stateful_step_count=40)
