@@ -1,0 +1,241 @@
+"""One session that does not read, floods, or pipelines without end: it delays nobody and grows no memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from lpt_service.protocol.ioctl import Ioctl
+from lpt_service.server.daemon import Daemon
+from lpt_service.server.session import BACKLOG_MAX_BYTES, TURN_MESSAGES
+from tests.server.fakes import Peer, enter, is_open, request, routine, simulated, start_daemon, status
+
+
+@pytest.fixture
+async def daemon(nursery: trio.Nursery) -> Daemon:
+    return await start_daemon(nursery)
+
+
+def note_sends(journal: list[tuple[str, int]], name: str, peer: Peer) -> None:
+    """Write down how many bytes the daemon sends to `peer`, and when."""
+    try_send = peer.stream.try_send
+
+    def noting(data: bytes | memoryview) -> int:
+        sent = try_send(data)
+        journal.append((name, sent))
+        return sent
+
+    peer.stream.try_send = noting  # type: ignore[method-assign]
+
+
+# Turns
+
+
+async def test_a_turn_is_sixty_four_requests(daemon: Daemon, autojump_clock: MockClock) -> None:
+    """A client that pipelines sends its replies by turns; others have theirs between."""
+    greedy, modest = await enter(daemon), await enter(daemon)
+    journal: list[tuple[str, int]] = []
+    note_sends(journal, "greedy", greedy)
+    note_sends(journal, "modest", modest)
+    greedy.stream.feed(request(1, "ping", 0) * 2000)
+    modest.stream.feed(request(1, "ping", 0))
+    answers = await greedy.messages()
+    assert len(answers) == 2000
+    reply_bytes = sum(sent for name, sent in journal if name == "greedy") / 2000
+    turns = [round(sent / reply_bytes) for name, sent in journal if name == "greedy"]
+    assert max(turns) <= TURN_MESSAGES
+    assert [name for name, _ in journal].index("modest") <= 2
+
+
+async def test_reads_count_as_well(daemon: Daemon, autojump_clock: MockClock) -> None:
+    """A client whose next bytes are always there must not hold the loop: here, one request in two reads."""
+    greedy, modest = await enter(daemon), await enter(daemon)
+    journal: list[tuple[str, int]] = []
+    note_sends(journal, "greedy", greedy)
+    note_sends(journal, "modest", modest)
+    frame = request(1, "ping")
+    greedy.stream.feed(*[frame[:4], frame[4:]] * 1000)
+    modest.stream.feed(frame)
+    assert len(await greedy.messages()) == 1000
+    assert [name for name, _ in journal].index("modest") <= TURN_MESSAGES
+
+
+async def test_a_status_is_a_turn_of_its_own(daemon: Daemon, autojump_clock: MockClock) -> None:
+    """With a long queue it takes as long as many other requests."""
+    greedy, modest = await enter(daemon), await enter(daemon)
+    journal: list[tuple[str, int]] = []
+    note_sends(journal, "greedy", greedy)
+    note_sends(journal, "modest", modest)
+    greedy.stream.feed(request(1, "status") * 50)
+    modest.stream.feed(request(1, "ping"))
+    assert len(await greedy.messages()) == 50
+    names = [name for name, _ in journal]
+    assert names.count("greedy") == 50
+    assert names.index("modest") <= 2
+
+
+# A client that does not read
+
+
+@pytest.mark.parametrize("method", ["ping", "status", "no such method"])
+async def test_reading_stops_at_256_kib_of_unread_replies_and_goes_on_after(
+    daemon: Daemon, autojump_clock: MockClock, method: str
+) -> None:
+    peer = await enter(daemon, room=1000)
+    frame = request(1, method)
+    sent = 60_000 if method != "status" else 1500
+    peer.stream.feed(*[frame * 100] * (sent // 100))
+    await wait_all_tasks_blocked()
+    received, waiting = peer.stream.received, peer.session.outbox.backlog_bytes
+    assert BACKLOG_MAX_BYTES <= waiting <= BACKLOG_MAX_BYTES + 4096
+    assert received < sent * len(frame)
+    assert peer.stream.taken_at_most <= 1000
+
+    await trio.sleep(1)
+    assert peer.stream.received == received, "it went on reading"
+
+    peer.stream.room = 1 << 30
+    answers = 0
+    while messages := await peer.messages():
+        answers += len(messages)
+    assert answers == sent
+    assert peer.session.outbox.backlog_bytes == 0
+
+
+async def test_a_client_that_does_not_read_delays_nobody(daemon: Daemon, autojump_clock: MockClock) -> None:
+    deaf, owner, listener = await enter(daemon, room=100), await enter(daemon), await enter(daemon)
+    deaf.connect_interrupt()
+    listener.connect_interrupt()
+    deaf.stream.feed(request(1, "ping") * 20_000)
+    await owner.result(owner.allocate())
+    await listener.messages()
+    for number in range(50):
+        simulated(daemon).raise_interrupt()
+        assert [message[2][0] for message in await listener.messages()] == [number]
+        assert await owner.result(owner.send("ping"))
+    assert is_open(deaf)
+
+
+async def test_notices_of_a_client_that_does_not_read_are_bounded(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """One that waits in the place of another: the number of waiters changes a thousand times."""
+    daemon = await start_daemon(nursery, limits={"dead_peer_s": 3600})
+    owner = await enter(daemon)
+    await owner.result(owner.allocate())
+    owner.stream.room = 0
+    ping = owner.send("ping")
+    for _ in range(500):
+        waiter = await enter(daemon)
+        waiter.allocate()
+        await trio.sleep(0.2)
+        waiter.stream.end()
+        await trio.sleep(0.2)
+    await enter(daemon)
+    waiter = await enter(daemon)
+    waiter.allocate()
+    await trio.sleep(0.2)
+    owner.stream.room = 1 << 30
+    messages = await owner.messages()
+    assert messages[0][:2] == [1, ping]
+    assert messages[1:] == [[2, "waiters", [1]]]
+
+
+async def test_connecting_and_disconnecting_without_reading_is_bounded(
+    daemon: Daemon, autojump_clock: MockClock
+) -> None:
+    peer = await enter(daemon, room=100)
+    on = request(1, "internal_device_control", int(Ioctl.PARALLEL_CONNECT_INTERRUPT), routine(1), 40)
+    off = request(2, "internal_device_control", int(Ioctl.PARALLEL_DISCONNECT_INTERRUPT), routine(1), 8)
+    peer.stream.feed(*[(on + off) * 100] * 200)
+    await wait_all_tasks_blocked()
+    assert peer.session.outbox.backlog_bytes <= BACKLOG_MAX_BYTES + 4096
+    assert peer.stream.received < 200 * 100 * len(on + off) / 2
+
+
+async def test_received_plus_lost_is_generated_for_a_listener_that_reads_late(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    port = {"enable_connect_interrupt": True, "interrupt_log_frames": 64}
+    daemon = await start_daemon(nursery, port=[port])
+    slow, fast = await enter(daemon), await enter(daemon)
+    for peer in (slow, fast):
+        await peer.result(peer.connect_interrupt())
+    slow.stream.room = 500
+    heard: dict[Peer, list[Any]] = {slow: [], fast: []}
+    for _ in range(300):
+        simulated(daemon).raise_interrupt()
+        heard[fast] += await fast.messages()
+    for peer in (slow, fast):
+        fence = peer.disconnect_interrupt()
+        while not any(message[:2] == [1, fence] for message in heard[peer]):
+            heard[peer] += await peer.messages()
+    for peer, overrun in ((slow, True), (fast, False)):
+        received = sum(message[2][2] for message in heard[peer] if message[1] == "interrupt")
+        syncs = [message[2] for message in heard[peer] if message[1] == "interrupt_sync"]
+        lost = sum(sync[2] for sync in syncs)
+        assert received + lost == 300
+        assert ("overrun" in [sync[0] for sync in syncs]) is overrun
+        assert heard[peer][-1][:2] == [1, fence]
+    assert status(daemon)["interrupts"]["generated"] == 300
+    assert status(daemon)["counters"]["lost"] == slow.session.outbox.lost > 0
+
+
+# A peer that is gone without a word
+
+
+async def test_semantic_02_a_peer_that_takes_not_a_byte_for_dead_peer_s_counts_as_ended(
+    daemon: Daemon, autojump_clock: MockClock
+) -> None:
+    owner, waiter = await enter(daemon), await enter(daemon)
+    await owner.result(owner.allocate())
+    waiting = waiter.allocate()
+    await owner.messages()
+    owner.stream.room = 0
+    owner.send("ping")
+    await trio.sleep(14.9)
+    assert is_open(owner)
+    assert status(daemon)["waiting"] == 1
+    await trio.sleep(0.2)
+    assert owner.stream.is_closed
+    assert await waiter.result(waiting) == [0, b""]
+    assert status(daemon)["sessions"] == 1
+
+
+async def test_semantic_02_dead_peer_s_is_a_setting(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    daemon = await start_daemon(nursery, limits={"dead_peer_s": 3})
+    peer = await enter(daemon, room=0)
+    assert not await peer.messages()
+    peer.send("ping")
+    await trio.sleep(2.9)
+    assert is_open(peer)
+    await trio.sleep(0.2)
+    assert not is_open(peer)
+
+
+async def test_a_slow_peer_lives_as_long_as_it_takes_something(daemon: Daemon, autojump_clock: MockClock) -> None:
+    """A byte now and then, seen by what is unsent, though the stream never becomes writable."""
+    peer = await enter(daemon, room=0)
+    peer.stream.unsent = 100
+    peer.send("ping")
+    for _ in range(100):
+        await trio.sleep(14)
+        peer.stream.unsent -= 1
+    assert is_open(peer)
+    await trio.sleep(31)
+    assert not is_open(peer)
+
+
+async def test_a_listener_that_stops_reading_is_ended_too(daemon: Daemon, autojump_clock: MockClock) -> None:
+    peer = await enter(daemon)
+    await peer.result(peer.connect_interrupt())
+    peer.stream.room = 100
+    for _ in range(10):
+        simulated(daemon).raise_interrupt()
+        await wait_all_tasks_blocked()
+    await trio.sleep(15.1)
+    assert not is_open(peer)
+    assert status(daemon)["registered"] == 0

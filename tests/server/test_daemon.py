@@ -1,0 +1,443 @@
+"""The daemon as a whole: start, admission, reload, stop; on a virtual clock."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from lpt_service.config import Config, ConfigError, parse
+from lpt_service.protocol.ioctl import Ioctl
+from lpt_service.protocol.url import Url
+from lpt_service.server.daemon import Daemon
+from lpt_service.server.listeners import ListenError
+from tests.server.fakes import Peer, VirtualClock, enter, is_open, simulated, start_daemon, status
+
+
+@pytest.fixture
+async def daemon(nursery: trio.Nursery) -> Daemon:
+    return await start_daemon(nursery)
+
+
+def config(**sections: Any) -> Config:
+    return parse({"server": {"listen": ["lpt://127.0.0.1:0"]}, **sections})
+
+
+# Start
+
+
+async def test_a_url_is_announced_for_each_listener_and_port(autojump_clock: MockClock, tmp_path: Path) -> None:
+    announced: list[Url] = []
+    settings = parse(
+        {
+            "server": {"listen": ["lpt://127.0.0.1:0", "lpt://127.0.0.2:0"]},
+            "port": [{"name": "LPT1"}, {"name": "LPT2"}],
+        }
+    )
+    daemon = Daemon(settings, announce=announced.append, clock=VirtualClock())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        assert [(url.host, url.port_name) for url in announced] == [
+            ("127.0.0.1", "LPT1"),
+            ("127.0.0.1", "LPT2"),
+            ("127.0.0.2", "LPT1"),
+            ("127.0.0.2", "LPT2"),
+        ]
+        for url in announced:
+            socket.create_connection((url.host, url.tcp_port)).close()
+        daemon.stop()
+
+
+async def test_a_listener_that_cannot_be_opened_stops_the_start_and_leaves_nothing(autojump_clock: MockClock) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"lpt://127.0.0.1:{taken.getsockname()[1]}"
+        settings = parse({"server": {"listen": ["lpt://127.0.0.2:0", url]}})
+        announced: list[Url] = []
+        daemon = Daemon(settings, announce=announced.append, clock=VirtualClock())
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.RaisesGroup(ListenError, flatten_subgroups=True):
+            await daemon.run()
+        assert announced == []
+        assert simulated(daemon).fileno() == -1
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_semantic_10_the_lines_are_safe_when_the_daemon_starts(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon = await start_daemon(nursery, port=[{"safe_data": 0x5A, "safe_control": 0x03}])
+    assert simulated(daemon).read_data() == 0x5A
+    assert simulated(daemon).read_control() == 0x03
+
+
+# Admission
+
+
+def hashed(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+async def test_nothing_is_told_before_the_token_holds(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    tokens = [{"name": "a", "sha256": hashed("good")}, {"name": "b", "sha256": hashed("better")}]
+    daemon = await start_daemon(nursery, token=tokens)
+    for keys in ({}, {"token": "bad"}, {"token": ""}, {"port": "LPT9"}, {"token": hashed("good")}):
+        peer = Peer(daemon)
+        peer.send("hello", {"protocol": 1, **keys})
+        reply, last = await peer.messages()
+        assert reply[2] == [0xC0000022, "STATUS_ACCESS_DENIED", "token: missing or wrong"]
+        assert last[1] == "closing"
+        assert "LPT" not in last[2][0]
+    for token in ("good", "better"):
+        await enter(daemon, token=token)
+    peer = Peer(daemon)
+    peer.send("hello", {"protocol": 2, "token": "bad"})
+    assert (await peer.messages())[0][2][1] == "STATUS_NOT_SUPPORTED", "checked in the order protocol, token, port"
+
+
+async def test_the_port_may_be_left_out_only_where_there_is_one(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon = await start_daemon(nursery, port=[{"name": "LPT1"}, {"name": "LPT2"}])
+    peer = Peer(daemon)
+    assert await peer.status_of(peer.send("hello", {"protocol": 1})) == "STATUS_NO_SUCH_DEVICE"
+    assert not is_open(peer)
+    for name in ("LPT1", "LPT2"):
+        peer = Peer(daemon)
+        assert (await peer.say_hello(port=name))["port"] == name
+
+
+async def test_ports_have_each_their_own_queue_log_and_registrations(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    ports = [{"name": name, "enable_connect_interrupt": True} for name in ("LPT1", "LPT2")]
+    daemon = await start_daemon(nursery, port=ports)
+    one, two = await enter(daemon, port="LPT1"), await enter(daemon, port="LPT2")
+    for peer in (one, two):
+        await peer.result(peer.allocate())
+        await peer.result(peer.connect_interrupt())
+    simulated(daemon, "LPT1").raise_interrupt()
+    assert [message[1] for message in await one.messages()] == ["interrupt"]
+    assert await two.messages() == []
+    assert status(daemon, "LPT1")["interrupts"]["stream"] != status(daemon, "LPT2")["interrupts"]["stream"]
+    assert status(daemon, "LPT1")["sessions"] == status(daemon, "LPT2")["sessions"] == 1
+
+
+async def test_error_row_refused_by_the_limit_of_sessions(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    daemon = await start_daemon(nursery, limits={"max_sessions": 2})
+    one, _ = await enter(daemon), await enter(daemon)
+    third = Peer(daemon)
+    assert await third.status_of(third.send("hello", {"protocol": 1})) == "STATUS_INSUFFICIENT_RESOURCES"
+    assert is_open(third), "the conversation goes on"
+    one.stream.end()
+    await wait_all_tasks_blocked()
+    await third.say_hello()
+
+
+async def test_error_row_refused_by_the_limit_of_waiters(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    daemon = await start_daemon(nursery, limits={"max_waiters": 1})
+    owner, waiter, third = [await enter(daemon) for _ in range(3)]
+    await owner.result(owner.allocate())
+    waiter.allocate()
+    await wait_all_tasks_blocked()
+    assert await third.status_of(third.allocate()) == "STATUS_INSUFFICIENT_RESOURCES"
+
+
+async def test_error_row_refused_by_the_limit_of_pending_requests(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon = await start_daemon(nursery, limits={"max_pending_requests": 3})
+    owner = await enter(daemon)
+    await owner.result(owner.allocate())
+    owner.pulse(1, 0, 1000)
+    writes = [owner.control(Ioctl.WRITE_PORT_UCHAR, b"\x00\x01") for _ in range(4)]
+    refused = [message for message in await owner.messages() if message[0] == 1]
+    assert [(message[1], message[2][1]) for message in refused] == [
+        (msgid, "STATUS_INSUFFICIENT_RESOURCES") for msgid in writes[2:]
+    ]
+
+
+# Grants
+
+
+async def test_grants_grow_across_restarts_though_the_clock_goes_back(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    grants = []
+    for start in range(3):
+        clock = VirtualClock()
+        clock.realtime_ns = lambda start=start: 1_700_000_000 * 10**9 - start * 10**15  # type: ignore[method-assign,misc]
+        settings = parse({"server": {"listen": ["lpt://127.0.0.1:0"], "state_directory": str(tmp_path)}})
+        daemon = Daemon(settings, clock=clock)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            peer = await enter(daemon)
+            for _ in range(3):
+                _, output = await peer.result(peer.control(Ioctl.PARALLEL_PORT_ALLOCATE, b"", 8))
+                grants.append(int.from_bytes(output, "little"))
+                await peer.result(peer.free())
+            peer.stream.end()
+            daemon.stop()
+    assert grants == sorted(set(grants))
+    assert grants[-1] < 2**53
+
+
+async def test_the_ledger_is_kept_while_the_daemon_runs(
+    nursery: trio.Nursery, autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    daemon = await start_daemon(nursery, server={"state_directory": str(tmp_path)})
+    noted = int((tmp_path / "last-grant-LPT1").read_text())
+    daemon.workers["LPT1"].driver.ownership.grant = noted
+    await trio.sleep(61)
+    assert int((tmp_path / "last-grant-LPT1").read_text()) > noted
+
+
+# Reload
+
+
+class Reloadable:
+    """A daemon whose configuration is what the test says."""
+
+    def __init__(self, **sections: Any) -> None:
+        self.next: Config | ConfigError = config(**sections)
+        self.daemon = Daemon(config(**sections), reread=self._reread, clock=VirtualClock())
+
+    def _reread(self) -> Config:
+        if isinstance(self.next, ConfigError):
+            raise self.next
+        return self.next
+
+    def reload(self, **sections: Any) -> None:
+        self.next = config(**sections)
+        self.daemon.reload()
+
+
+async def test_reload_applies_what_can_be_changed(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    reloadable = Reloadable()
+    await nursery.start(reloadable.daemon.run)
+    peer = await enter(reloadable.daemon)
+    assert await peer.status_of(peer.connect_interrupt()) == "STATUS_UNSUCCESSFUL"
+    reloadable.reload(
+        port=[{"enable_connect_interrupt": True, "interrupt_linger_s": 1}],
+        limits={"dead_peer_s": 3, "max_sessions": 2},
+        token=[{"name": "a", "sha256": hashed("x")}],
+    )
+    await peer.result(peer.connect_interrupt())
+    newcomer = Peer(reloadable.daemon)
+    assert await newcomer.status_of(newcomer.send("hello", {"protocol": 1})) == "STATUS_ACCESS_DENIED"
+    welcome = await Peer(reloadable.daemon).say_hello(token="x")
+    assert welcome["limits"]["dead_peer_s"] == 3
+    assert "reloaded" in caplog.text
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_semantic_08_turning_the_gate_off_leaves_registrations(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    reloadable = Reloadable(port=[{"enable_connect_interrupt": True}])
+    await nursery.start(reloadable.daemon.run)
+    peer = await enter(reloadable.daemon)
+    await peer.result(peer.connect_interrupt())
+    reloadable.reload()
+    assert await peer.status_of(peer.connect_interrupt(isr=2)) == "STATUS_UNSUCCESSFUL"
+    simulated(reloadable.daemon).raise_interrupt()
+    assert [message[1] for message in await peer.messages()] == ["interrupt"]
+
+
+async def test_reload_of_a_configuration_with_errors_is_refused_whole(
+    nursery: trio.Nursery, autojump_clock: MockClock, errors_logged: list[str]
+) -> None:
+    reloadable = Reloadable(limits={"max_sessions": 7})
+    await nursery.start(reloadable.daemon.run)
+    reloadable.next = ConfigError(["a.toml: port[0].name: bad", "a.toml: limits.x: unknown key"])
+    reloadable.daemon.reload()
+    assert reloadable.daemon.limits.max_sessions == 7
+    assert errors_logged == [
+        "reload refused: a.toml: port[0].name: bad",
+        "reload refused: a.toml: limits.x: unknown key",
+    ]
+    errors_logged.clear()
+
+
+async def test_reload_names_what_needs_a_restart(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reloadable = Reloadable(port=[{"name": "LPT1"}, {"name": "LPT2"}])
+    await nursery.start(reloadable.daemon.run)
+    reloadable.next = parse(
+        {
+            "server": {"listen": ["lpt://127.0.0.1:5"]},
+            "port": [{"name": "LPT2", "pulse_hz": 5, "interrupt_log_frames": 99}, {"name": "LPT3"}],
+        }
+    )
+    reloadable.daemon.reload()
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "reload: changes of [server] need a restart",
+        "reload: adding, removing or renaming a port needs a restart",
+        "reload: interrupt_log_frames of port LPT2 needs a restart",
+        "reload: pulse_hz of port LPT2 needs a restart",
+    ]
+    assert set(reloadable.daemon.workers) == {"LPT1", "LPT2"}
+
+
+async def test_reload_that_only_changes_the_order_of_ports_is_silent(
+    nursery: trio.Nursery, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    reloadable = Reloadable(port=[{"name": "LPT1"}, {"name": "LPT2", "pulse_hz": 1}])
+    await nursery.start(reloadable.daemon.run)
+    reloadable.reload(port=[{"name": "LPT2", "pulse_hz": 1}, {"name": "LPT1"}])
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
+
+
+async def test_reload_without_a_configuration_is_told(
+    daemon: Daemon, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    daemon.reload()
+    assert "there is no configuration file to read" in caplog.text
+
+
+# Stop
+
+
+async def test_stop_tells_everybody_in_order(autojump_clock: MockClock) -> None:
+    """The device is quiet, the log marked and delivered, requests ended, `closing` last, then the end of the stream."""
+    journal: list[str] = []
+    daemon = Daemon(config(port=[{"enable_connect_interrupt": True, "safe_data": 0x11}]), clock=VirtualClock())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        port = simulated(daemon)
+        owner, waiter, listener, stranger = await enter(daemon), await enter(daemon), await enter(daemon), Peer(daemon)
+        await owner.result(owner.allocate())
+        pulse = owner.pulse(0xFF, 0xEE, 5_000_000)
+        waiting = waiter.allocate()
+        await listener.result(listener.connect_interrupt())
+        await owner.messages()
+        await waiter.messages()
+        port.raise_interrupt(3)
+        for name in ("set_interrupt_enable", "write_data"):
+            note_calls(journal, port, name)
+        daemon.stop()
+        heard = await listener.messages()
+    assert journal[-1] == "write_data(17)"
+    assert "set_interrupt_enable(False)" in journal
+    assert [(message[1], message[2][-1]) for message in heard] == [
+        ("interrupt", 0),
+        ("interrupt", 4),
+        ("closing", "the daemon is stopping"),
+    ]
+    assert [message[:2] for message in owner.read()] == [[1, pulse], [2, "closing"]]
+    assert [message[:2] for message in waiter.read()] == [[1, waiting], [2, "closing"]]
+    assert [message[:2] for message in stranger.read()] == [[2, "closing"]]
+    for peer in (owner, waiter, listener, stranger):
+        assert peer.stream.is_finished
+        assert peer.stream.is_closed
+
+
+def note_calls(journal: list[str], port: Any, name: str) -> None:
+    call = getattr(port, name)
+
+    def noting(value: Any) -> Any:
+        journal.append(f"{name}({value})")
+        return call(value)
+
+    setattr(port, name, noting)
+
+
+async def test_stop_is_immediate_when_nobody_is_there(autojump_clock: MockClock) -> None:
+    daemon = Daemon(config(), clock=VirtualClock())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        daemon.stop()
+        daemon.stop()
+    assert trio.current_time() == 0
+    assert simulated(daemon).fileno() == -1
+
+
+async def test_stop_leaves_by_its_deadline_though_a_client_reads_nothing(autojump_clock: MockClock) -> None:
+    settings = parse({"server": {"listen": ["lpt://127.0.0.1:0"], "stop_timeout_s": 0.5}})
+    daemon = Daemon(settings, clock=VirtualClock())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        deaf, good = await enter(daemon, room=1), await enter(daemon)
+        for _ in range(100):
+            deaf.send("ping")
+        await wait_all_tasks_blocked()
+        daemon.stop()
+        assert (await good.messages())[-1][1] == "closing"
+    assert trio.current_time() == pytest.approx(0.5)
+    assert deaf.stream.is_closed
+
+
+async def test_stop_delivers_the_log_to_a_slow_listener(autojump_clock: MockClock) -> None:
+    daemon = Daemon(config(port=[{"enable_connect_interrupt": True}]), clock=VirtualClock())
+    heard: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        listener = await enter(daemon)
+        await listener.result(listener.connect_interrupt())
+        listener.stream.room = 100
+        for _ in range(200):
+            simulated(daemon).raise_interrupt()
+            await wait_all_tasks_blocked()
+        daemon.stop()
+        while is_open(listener):
+            heard += await listener.messages()
+        heard += listener.read()
+    assert sum(message[2][2] for message in heard if message[1] == "interrupt") == 200
+    assert [message[1] for message in heard[-2:]] == ["interrupt", "closing"]
+
+
+async def test_stop_closes_the_listeners_first(autojump_clock: MockClock) -> None:
+    announced: list[Url] = []
+    daemon = Daemon(config(), announce=announced.append, clock=VirtualClock())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(daemon.run)
+        peer = await enter(daemon, room=1)
+        peer.send("ping")
+        await wait_all_tasks_blocked()
+        daemon.stop()
+        await wait_all_tasks_blocked()
+        assert is_open(peer)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((announced[0].host, announced[0].tcp_port))
+        peer.stream.end()
+        peer.stream.room = 1000
+
+
+# Status
+
+
+async def test_status_names_owner_waiters_and_registrations(daemon: Daemon, autojump_clock: MockClock) -> None:
+    owner, waiter, listener = [await enter(daemon, client=name) for name in ("o", "w", "l")]
+    await owner.result(owner.allocate())
+    waiter.allocate()
+    await wait_all_tasks_blocked()
+    await listener.result(listener.connect_interrupt(deferred=9))
+    await trio.sleep(1)
+    report = await listener.result(listener.send("status"))
+    assert report["uptime_ns"] == 1_000_000_000
+    assert (report["protocol"], report["port"], report["kind"], report["state"]) == (1, "LPT1", "simulated", "ready")
+    assert report["owner"]["client"] == "o"
+    assert report["owner"]["peer"] == "memory"
+    assert [(each["client"], each["position"]) for each in report["waiters"]] == [("w", 1)]
+    assert [(each["client"], each["interrupt"], each["deferred"]) for each in report["registrations"]] == [
+        ("l", True, True)
+    ]
+    assert (report["waiting"], report["registered"], report["sessions"]) == (1, 1, 3)
+    assert report["counters"]["grants"] == 1
+
+
+async def test_status_counts_strays_that_nobody_has_looked_at(daemon: Daemon, autojump_clock: MockClock) -> None:
+    port = simulated(daemon)
+    port.set_interrupt_enable(True)
+    port.raise_interrupt(4)
+    assert status(daemon)["interrupts"]["stray"] == 4
+    assert status(daemon)["interrupts"]["generated"] == 0

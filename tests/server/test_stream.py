@@ -1,0 +1,252 @@
+"""A connection's bytes, on real sockets: tried first, waited for only when not ready."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
+
+from lpt_service.server import stream as module
+from lpt_service.server.stream import RECEIVE_BYTES, UNSENT_LOW_WATER_BYTES, SocketStream, describe_peer, set_options
+from tests.server.fakes import until
+
+Pair = tuple[SocketStream, socket.socket]
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def pair(request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """The daemon's end, set up, and the client's."""
+    if request.param == "unix":
+        here, there = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            there = socket.create_connection(listener.getsockname())
+            here, _ = listener.accept()
+    set_options(here, 15)
+    there.settimeout(5)
+    yield SocketStream(here), there
+    here.close()
+    there.close()
+
+
+def fill(stream: SocketStream) -> int:
+    """Send until the stream is full; how many bytes it took."""
+    total = 0
+    while sent := stream.try_send(b"x" * 65536):
+        total += sent
+    return total
+
+
+# Receiving
+
+
+async def test_receiving(pair: Pair) -> None:
+    stream, client = pair
+    assert stream.try_receive() is None
+    client.sendall(b"hello")
+    with trio.fail_after(5):
+        assert await stream.receive() == b"hello"
+    assert stream.try_receive() is None
+    client.sendall(b"x" * 100_000)
+    received = 0
+    with trio.fail_after(5):
+        while received < 100_000:
+            data = await stream.receive()
+            assert 0 < len(data) <= RECEIVE_BYTES
+            received += len(data)
+    client.close()
+    with trio.fail_after(5):
+        assert await stream.receive() == b""
+    assert stream.try_receive() == b""
+
+
+async def test_a_reset_is_an_oserror() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        here, _ = listener.accept()
+    set_options(here, 15)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    client.close()
+    stream = SocketStream(here)
+    with trio.fail_after(5), pytest.raises(ConnectionResetError):
+        await stream.receive()
+    stream.close()
+
+
+# Sending
+
+
+async def test_sending_until_the_stream_is_full(pair: Pair) -> None:
+    stream, client = pair
+    total = fill(stream)
+    assert stream.unsent_bytes() > 0
+    assert total < 8 * 1024 * 1024, "the kernel takes more than it should: replies would wait behind it"
+    with trio.move_on_after(0.01) as waited:
+        await stream.wait_writable()
+    assert waited.cancelled_caught
+    received = 0
+    while received < total:
+        received += len(client.recv(1 << 20))
+    with trio.fail_after(5):
+        await stream.wait_writable()
+    await until(lambda: stream.unsent_bytes() == 0)
+    assert stream.try_send(b"more") == 4
+
+
+async def test_unsent_bytes_shrink_as_the_client_reads(pair: Pair) -> None:
+    stream, client = pair
+    total = fill(stream)
+    before, received = stream.unsent_bytes(), 0
+    while received < total - before // 2:
+        received += len(client.recv(65536))
+    await until(lambda: 0 < stream.unsent_bytes() < before)
+
+
+# Closing
+
+
+async def test_finish_delivers_the_last_frame_though_the_client_still_talks(pair: Pair) -> None:
+    """Closing with unread input would reset a TCP connection, and take the last frame with it."""
+    stream, client = pair
+    client.sendall(b"unread" * 1000)
+    stream.try_send(b"last frame")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stream.finish)
+        await wait_all_tasks_blocked(0.01)
+        client.sendall(b"and more")
+        assert client.recv(100) == b"last frame"
+        assert client.recv(100) == b""
+        client.close()
+    stream.close()
+
+
+async def test_finish_is_bounded_in_time(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, client = pair
+    monkeypatch.setattr(module, "_DISCARD_S", 0.02)
+    with trio.fail_after(5):
+        await stream.finish()
+    assert client.recv(1) == b""
+
+
+async def test_finish_is_bounded_in_bytes(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, client = pair
+    monkeypatch.setattr(module, "_DISCARD_BYTES", 1000)
+    client.sendall(b"x" * 2000)
+    with trio.fail_after(0.9):  # less than _DISCARD_S
+        await stream.finish()
+
+
+@pytest.mark.parametrize("wait", ["receive", "wait_writable"])
+async def test_closing_wakes_who_waits(pair: Pair, wait: str) -> None:
+    stream, _ = pair
+    fill(stream)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(expect_closed, getattr(stream, wait))
+        await wait_all_tasks_blocked(0.01)
+        stream.close()
+        stream.close()
+
+
+async def expect_closed(wait: Callable[[], Awaitable[object]]) -> None:
+    with trio.fail_after(5), pytest.raises(trio.ClosedResourceError):
+        await wait()
+
+
+# Options
+
+
+def tcp(sock: socket.socket, option: int) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, option)
+
+
+def check_tcp_options(sock: socket.socket, *, timeout_s: int, idle_s: int, interval_s: int) -> None:
+    assert tcp(sock, socket.TCP_NODELAY) == 1
+    assert tcp(sock, socket.TCP_NOTSENT_LOWAT) == 64 * 1024
+    assert tcp(sock, socket.TCP_USER_TIMEOUT) == timeout_s * 1000
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert tcp(sock, socket.TCP_KEEPIDLE) == idle_s
+    assert tcp(sock, socket.TCP_KEEPINTVL) == interval_s
+    assert tcp(sock, socket.TCP_KEEPCNT) == 5
+    assert sock.getblocking() is False
+
+
+@pytest.mark.parametrize(
+    ("dead_peer_s", "timeout_s", "idle_s", "interval_s"),
+    [
+        (15, 15, 5, 2),
+        (30, 30, 10, 4),
+        (16, 16, 6, 2),
+        (7.5, 7, 2, 1),
+        (3, 3, 1, 1),
+        (2, 2, 1, 1),
+        (3600, 3600, 1200, 480),
+    ],
+)
+def test_options_of_an_accepted_tcp_socket(dead_peer_s: float, timeout_s: int, idle_s: int, interval_s: int) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as sock,
+    ):
+        set_options(sock, dead_peer_s)
+        check_tcp_options(sock, timeout_s=timeout_s, idle_s=idle_s, interval_s=interval_s)
+
+
+@pytest.mark.parametrize("dead_peer_s", [2, 3, 4, 5, 7, 10, 15, 16, 20, 30, 61, 600, 3600])
+def test_keep_alive_finds_a_dead_peer_within_dead_peer_s(dead_peer_s: int) -> None:
+    """Linux looks at the time-out with each probe, once one went unanswered: one must fall on it."""
+    with socket.socket() as sock:
+        set_options(sock, dead_peer_s)
+        idle_s, interval_s = tcp(sock, socket.TCP_KEEPIDLE), tcp(sock, socket.TCP_KEEPINTVL)
+    probes = [idle_s + number * interval_s for number in range(10_000)]
+    noticed_s = next(at for at in probes[1:] if at * 1000 >= dead_peer_s * 1000)
+    assert noticed_s == dead_peer_s
+
+
+def test_options_of_a_socket_accepted_from_an_inherited_listener() -> None:
+    """Such a listener comes as a descriptor, and nothing has been set on it."""
+    with socket.create_server(("127.0.0.1", 0)) as original:
+        inherited = socket.socket(fileno=original.detach())
+    with inherited, socket.create_connection(inherited.getsockname()), inherited.accept()[0] as sock:
+        set_options(sock, 15)
+        check_tcp_options(sock, timeout_s=15, idle_s=5, interval_s=2)
+
+
+def test_options_of_a_unix_socket() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        set_options(here, 15)
+        # The kernel doubles what is asked for, for its own bookkeeping.
+        assert here.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * UNSENT_LOW_WATER_BYTES
+        assert here.getblocking() is False
+
+
+# Names
+
+
+def test_a_tcp_peer_is_called_by_its_address() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+        listener.accept()[0] as sock,
+    ):
+        assert describe_peer(sock) == f"127.0.0.1:{client.getsockname()[1]}"
+
+
+def test_an_ipv6_peer_is_bracketed() -> None:
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    with listener, socket.create_connection(listener.getsockname()[:2]) as client, listener.accept()[0] as sock:
+        assert describe_peer(sock) == f"[::1]:{client.getsockname()[1]}"
+
+
+def test_a_unix_peer_is_called_by_its_user_and_process() -> None:
+    here, there = socket.socketpair()
+    with here, there:
+        assert describe_peer(here) == f"uid {os.getuid()} pid {os.getpid()}"
