@@ -252,6 +252,9 @@ class Link:
         except ConversationError as exc:
             self._sock.close()
             raise self.error() from exc
+        except ConnectionLost:
+            self._sock.close()
+            raise
         finally:
             self._in_use.release()
 

@@ -61,8 +61,9 @@ def _timeval_forms(seconds: float) -> tuple[int | bytes, ...]:
     """A time as SO_RCVTIMEO takes it: DWORD milliseconds on Windows, elsewhere a struct timeval of either size."""
     if sys.platform == "win32":
         return (max(1, int(seconds * 1000)),)
-    whole, micros = int(seconds), int(seconds % 1 * 1_000_000)
-    return struct.pack("@ll", whole, micros), struct.pack("@qq", whole, micros)
+    else:
+        whole, micros = int(seconds), int(seconds % 1 * 1_000_000)
+        return struct.pack("@ll", whole, micros), struct.pack("@qq", whole, micros)
 
 
 def check_supported(url: Url) -> None:
@@ -126,5 +127,7 @@ def why(error: BaseException) -> str:
 
 def default_client_name() -> str:
     """How a program calls itself in hello unless it says otherwise: its file's name and its process number."""
-    name = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else "python"
-    return f"{name}[{os.getpid()}]"[:200]
+    folder, name = os.path.split(sys.argv[0] if sys.argv else "")
+    if name == "__main__.py":
+        name = os.path.basename(folder)
+    return f"{(name if name not in ('', '-c', '-m') else 'python')[:100]}[{os.getpid()}]"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import sys
+import builtins
+import importlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import trio
 
-if sys.version_info < (3, 11):
-    from exceptiongroup import BaseExceptionGroup
+# Before Python 3.11 trio brings it along, in a package.
+_Group: Final[Any] = (
+    getattr(builtins, "BaseExceptionGroup", None) or importlib.import_module("exceptiongroup").BaseExceptionGroup
+)
 
 
 @asynccontextmanager
@@ -22,11 +26,11 @@ async def open_flat_nursery() -> AsyncIterator[trio.Nursery]:
     try:
         async with trio.open_nursery() as nursery:
             yield nursery
-    except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+    except _Group as group:
+        error = group
+        while isinstance(error, _Group) and len(error.exceptions) == 1:
             error = error.exceptions[0]
-        if isinstance(error, BaseExceptionGroup):
+        if isinstance(error, _Group):
             raise
         context = error.__context__  # raising it here would replace what it was raised in the handling of
         try:

@@ -1,0 +1,96 @@
+"""What is loaded, and what is not: lab PCs have msgpack and little else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lpt_client
+from lpt_client import blocking
+
+# Another process whose path holds the SDK and msgpack and nothing else: neither trio nor click nor rich can be found.
+_ALONE = """
+import sys
+class Only:
+    names = {"lpt_client", "lpt_service", "msgpack"}
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if top not in self.names and top not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Only())
+"""
+
+
+def run(code: str) -> str:
+    folders = {Path(lpt_client.__file__).parents[1], Path(sys.modules["lpt_service"].__file__ or "").parents[1]}
+    path = f"sys.path[:0] = {[str(folder) for folder in folders]!r}\n"
+    return subprocess.run(
+        [sys.executable, "-c", "import sys\n" + path + code], check=True, capture_output=True, text=True, timeout=30
+    ).stdout
+
+
+def test_the_blocking_client_needs_msgpack_alone() -> None:
+    loaded = run(
+        _ALONE
+        + "import lpt_client.blocking\n"
+        + "lpt_client.blocking.open_port, lpt_client.Interrupt, lpt_client.AccessDenied\n"
+        + "print(*sys.modules)"
+    )
+    assert "msgpack" in loaded.split()
+    assert not {"trio", "attr", "outcome", "exceptiongroup", "click", "rich", "pydantic"} & set(loaded.split())
+
+
+def test_the_pure_python_msgpack_does_too() -> None:
+    assert (
+        run(
+            "import os; os.environ['MSGPACK_PUREPYTHON'] = '1'\n"
+            "import lpt_client.blocking, msgpack\n"
+            "from lpt_client.conversation import Conversation\n"
+            "print(msgpack.Packer.__module__, len(Conversation().hello(client='x')) > 10)"
+        )
+        == "msgpack.fallback True\n"
+    )
+
+
+@pytest.mark.parametrize("system", ["fcntl", "resource", "pwd", "grp", "termios"])
+def test_nothing_of_unix_is_needed(system: str) -> None:
+    run(f"sys.modules[{system!r}] = None\nimport lpt_client.blocking")
+
+
+def test_a_system_without_unix_sockets() -> None:
+    assert "no Unix sockets" in run(
+        "import socket; del socket.AF_UNIX\n"
+        "import lpt_client.blocking\n"
+        "try: lpt_client.blocking.open_port()\n"
+        "except lpt_client.ConnectFailed as exc: print(exc)"
+    )
+
+
+def test_trio_is_loaded_when_it_is_first_used() -> None:
+    assert (
+        run(
+            "import lpt_client\nprint('trio' in sys.modules)\n"
+            "lpt_client.open_port, lpt_client.Port, lpt_client.Interrupts\nprint('trio' in sys.modules)"
+        )
+        == "False\nTrue\n"
+    )
+    assert run("import lpt_client\nprint(lpt_client.blocking.open_port.__module__)") == "lpt_client.blocking\n"
+
+
+def test_all_names_are_there() -> None:
+    for name in lpt_client.__all__:
+        assert getattr(lpt_client, name) is not None
+        assert name in dir(lpt_client)
+    for name in blocking.__all__:
+        assert getattr(blocking, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        lpt_client.nothing_of_that_name  # noqa: B018 - the access is the test
+
+
+def test_every_error_can_be_caught_at_the_top() -> None:
+    errors = [value for value in vars(lpt_client).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert len(errors) > 15
+    assert all(issubclass(error, lpt_client.LptError) for error in errors)
