@@ -5,8 +5,8 @@ VENV ?= .venv
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
     $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && exit; \
     done; echo python3)
-# More options for pytest: make test PYTEST_ARGS="-n2 -k queue"
-PYTEST_ARGS ?=
+# Options for pytest; two processes, because most tests wait for something: make test PYTEST_ARGS="-k queue"
+PYTEST_ARGS ?= -n2
 # make lock UPGRADE=--upgrade, or UPGRADE="--upgrade-package trio"
 UPGRADE ?=
 UV_VERSION := 0.13.9
