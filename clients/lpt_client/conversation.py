@@ -88,7 +88,7 @@ class Conversation:
         if self.end_reason is not None:
             raise self.connection_lost(what)
         msgid = self._last_msgid + 1
-        while msgid in self._pending or msgid > U32_MAX:  # after four thousand million requests it begins anew
+        while msgid > U32_MAX or msgid in self._pending:  # after four thousand million requests it begins anew
             msgid = msgid + 1 if msgid < U32_MAX else 0
         data = encode_request(msgid, method, params)
         self._last_msgid = msgid
@@ -112,7 +112,8 @@ class Conversation:
         try:
             while (message := self._decoder.next_message()) is not None:
                 if type(message) is Response:
-                    self._take_response(message)
+                    if self._pending.pop(message.msgid, None) is None:
+                        raise ConversationError(f"an answer to a request that was not made: msgid {message.msgid}")
                     return message if message.msgid != self._hello else self._begin_session(message)
                 event = self._event_of(message)
                 if event is not None:
@@ -149,10 +150,6 @@ class Conversation:
         error = ConnectionLost(self.end_reason or "the connection was lost", what, may_have_run=may_have_run)
         error.__cause__ = self._end_cause
         return error
-
-    def _take_response(self, response: Response) -> None:
-        if self._pending.pop(response.msgid, None) is None:
-            raise ConversationError(f"an answer to a request that was not made: msgid {response.msgid}")
 
     def _begin_session(self, response: Response) -> SessionInfo:
         if response.error is not None:

@@ -180,6 +180,7 @@ def test_semantic_03_a_deferred_check_alone_gets_no_interrupts_and_enables_nothi
     assert not listener.read(CONTROL) & INTERRUPT_ENABLE
     other.connect_interrupt(1)
     owner.raise_interrupts(3)
+    other.disconnect_interrupt(1)  # its fence: all three have come
     assert sum(params[2] for params in interrupts(other.heard())) == 3
     assert [message[1] for message in listener.heard()] == []
     assert listener.disconnect_interrupt(0, deferred=9) >= 3
@@ -341,7 +342,7 @@ def test_semantic_11_a_pulse(connect: Connect) -> None:
     owner, other = connect(), connect()
     owner.allocate()
     began_ns, _ = owner.call("ping")
-    msgid = owner.control(PULSE, pulse(0xA5, 0x5A, 50_000), 16)
+    msgid = owner.control(PULSE, pulse(0xA5, 0x5A, 1_000_000), 16)  # long beside any hold-up of a busy machine
     behind = owner.control(WRITE_PORT_UCHAR, DATA + b"\x33")
     assert other.read(DATA) == 0xA5
     owner.call("ping")
@@ -349,7 +350,7 @@ def test_semantic_11_a_pulse(connect: Connect) -> None:
     assert other.refused(WRITE_PORT_UCHAR, DATA + b"\x00") == "STATUS_ACCESS_DENIED"
     first_ns, second_ns = struct.unpack("<QQ", owner.output(msgid))
     assert began_ns < first_ns
-    assert second_ns - first_ns >= 50_000_000
+    assert second_ns - first_ns >= 1_000_000_000
     assert owner.output(behind) == b""
     assert other.read(DATA) == 0x33
 
