@@ -1,4 +1,4 @@
-"""The blocking client, over socket pairs."""
+"""The blocking client, over socket pairs: calls, ownership, Ctrl-C, the end of a connection, opening."""
 
 # ruff: noqa: PT012 - what is tested is how blocks end, and in which order
 
@@ -6,28 +6,21 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from typing import Any
 
 import pytest
 
 import lpt_client
 from lpt_client import blocking, operations
-from lpt_client.events import Interrupt, Mark, Reconnected, Sync
-from lpt_service.protocol import messages
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
 from tests.clients.blocking_harness import URL, Peer, interrupt_main, serving
-from tests.clients.fake_daemon import GRANT, FakeDaemon, connected, interrupt, mark, notice, sync
+from tests.clients.fake_daemon import GRANT, FakeDaemon, notice
 
 ALLOCATE, FREE = "PARALLEL_PORT_ALLOCATE", "PARALLEL_PORT_FREE"
-CONNECT, DISCONNECT = "PARALLEL_CONNECT_INTERRUPT", "PARALLEL_DISCONNECT_INTERRUPT"
-
-
-def event(seq: int, count: int = 1) -> Interrupt:
-    return Interrupt(seq, count, 1000 + seq, 0xC0, 0x1C)
+CONNECT = "PARALLEL_CONNECT_INTERRUPT"
 
 
 def grant_of(port: blocking.Port) -> int | None:
@@ -368,250 +361,6 @@ def test_nobody_listens(unused_tcp_port: int) -> None:
         blocking.open_port("lpt://host.invalid/LPT1")
     with pytest.raises(lpt_client.UrlError):
         blocking.open_port("nonsense")
-
-
-# Interrupts
-
-
-def test_iteration() -> None:
-    with serving() as server, server.open_port() as port:
-        peer = server.peers[0]
-        peer.daemon.answers[CONNECT] = connected(5)
-        peer.daemon.answers[DISCONNECT] = U64.pack(9)
-        with port.connect_interrupt() as interrupts:
-            assert interrupts.next(0) is None
-            peer.send(sync("connected", 5) + interrupt(5, 2) + mark(messages.KIND_MASKED, 7) + interrupt(7))
-            found = [interrupts.next(5) for _ in range(3)]
-            assert found == [event(5, 2), Mark("masked", 7, 1000, 0xC0, 0x1C), event(7)]
-            assert interrupts.next(0.01) is None
-            peer.send(interrupt(8))
-            port.ping()
-            assert interrupts.buffered == 1
-        assert list(interrupts) == [event(8)]
-        assert (interrupts.received, interrupts.lost, interrupts.unknown_periods) == (4, 0, 1)
-
-
-def test_iteration_is_interruptible() -> None:
-    with serving() as server, server.open_port() as port, port.connect_interrupt() as interrupts:
-        timer = threading.Timer(0.05, interrupt_main)
-        timer.start()
-        with pytest.raises(KeyboardInterrupt):
-            interrupts.next()
-        timer.join()
-        server.peers[0].send(interrupt(0))
-        assert next(interrupts) == event(0)
-        server.peers[0].daemon.answers[DISCONNECT] = U64.pack(1)
-
-
-def test_functions_are_called_by_poll() -> None:
-    heard: list[Any] = []
-
-    def isr(each: Interrupt, context: object) -> None:
-        heard.append((each, context, port.read_status()))  # a routine may use the port
-        assert not port.poll()
-
-    with serving() as server, server.open_port() as port:
-        peer = server.peers[0]
-        with port.connect_interrupt(
-            isr, "rig", deferred=heard.append, on_other=lambda *each: heard.append(each)
-        ) as one:
-            token = U64.unpack_from(peer.daemon.request(CONNECT).params[1], 16)[0]
-            peer.send(interrupt(0) + mark(messages.KIND_MASKED, 1) + notice("port_check", token, 0))
-            port.ping()
-            assert heard == [], "only in poll"
-            assert port.poll(None), "what is there already is not waited for"
-            assert heard == [(event(0), "rig", 0x41), (Mark("masked", 1, 1000, 0xC0, 0x1C), "rig"), "rig"]
-            assert not port.poll()
-            with pytest.raises(RuntimeError, match="poll"):
-                one.next()
-            peer.daemon.answers[DISCONNECT] = U64.pack(1)
-        assert one.received == 1
-
-
-def test_what_a_function_raises_is_raised_and_nothing_is_lost() -> None:
-    heard: list[Interrupt] = []
-
-    def isr(each: Interrupt, _context: object) -> None:
-        heard.append(each)
-        if each.seq == 0:
-            raise ZeroDivisionError
-
-    with serving() as server, server.open_port() as port, port.connect_interrupt(isr) as interrupts:
-        server.peers[0].send(interrupt(0) + interrupt(1))
-        with pytest.raises(ZeroDivisionError):
-            port.poll(5)
-        assert port.poll(5)
-        assert heard == [event(0), event(1)]
-        assert interrupts.received == 2
-        server.peers[0].daemon.answers[DISCONNECT] = U64.pack(2)
-
-
-def test_a_deferred_check_alone() -> None:
-    heard: list[str] = []
-    with serving() as server, server.open_port() as port:
-        peer = server.peers[0]
-        with port.connect_port_check(heard.append, "context"):
-            structure = peer.daemon.request(CONNECT).params[1]
-            assert structure[:8] == bytes(8)
-            peer.send(notice("port_check", U64.unpack_from(structure, 16)[0], 0) + notice("port_check", 99, 0))
-            while not heard:
-                assert port.poll(5)
-        assert heard == ["context"]
-
-
-def test_leaving_waits_for_what_is_still_to_come() -> None:
-    with serving() as server, server.open_port() as port:
-        peer = server.peers[0]
-        peer.daemon.answers[DISCONNECT] = U64.pack(2)
-        peer.then[DISCONNECT] = lambda: peer.send(interrupt(0, 2))
-        with port.connect_interrupt() as interrupts:
-            pass
-        assert list(interrupts) == [event(0, 2)]
-
-
-def test_leaving_a_daemon_that_does_not_send_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpt_client.blocking_keeper.CLEANUP_TIMEOUT_S", 0.05)
-    with serving() as server, server.open_port() as port:
-        server.peers[0].daemon.answers[DISCONNECT] = U64.pack(2)
-        with port.connect_interrupt() as interrupts:
-            pass
-        assert (interrupts.lost, list(interrupts)) == (2, [])
-
-
-def test_a_connect_that_is_refused_or_interrupted() -> None:
-    with serving() as server, server.open_port() as port:
-        peer = server.peers[0]
-        peer.daemon.answers[CONNECT] = RequestError(Status.STATUS_UNSUCCESSFUL, "disabled")
-        with pytest.raises(lpt_client.Unsuccessful), port.connect_interrupt():
-            pass
-        assert DISCONNECT not in peer.daemon.names
-        peer.daemon.answers[CONNECT] = None
-        peer.then[CONNECT] = interrupt_main
-        peer.then["cancel"] = lambda: peer.answer(CONNECT, connected())
-        with pytest.raises(KeyboardInterrupt), port.connect_interrupt():
-            pass
-        peer.seen(DISCONNECT)
-
-
-def test_events_are_told_before_the_end_of_the_connection() -> None:
-    with serving() as server, server.open_port() as port:
-        heard: list[object] = []
-        with port.connect_interrupt() as interrupts, port.connect_interrupt(lambda each, _: heard.append(each)):
-            server.peers[0].send(interrupt(0))
-            server.peers[0].drop("stopping")
-            with pytest.raises(lpt_client.ConnectionLost):
-                port.ping()
-            assert interrupts.next() == event(0)
-            with pytest.raises(lpt_client.ConnectionLost, match="stopping"):
-                interrupts.next()
-            assert heard == [event(0)]
-            with pytest.raises(lpt_client.ConnectionLost, match="stopping"):
-                port.poll(None)
-
-
-def test_the_mark_stopped_is_the_last_of_a_registration() -> None:
-    with serving() as server, server.open_port() as port:
-        with port.connect_interrupt() as interrupts:
-            server.peers[0].send(mark(messages.KIND_STOPPED, 0))
-            assert interrupts.next(5) == Mark("stopped", 0, 1000, 0xC0, 0x1C)
-            with pytest.raises(lpt_client.PortStopped):
-                interrupts.next()
-        with port.connect_interrupt(lambda *_: None):
-            server.peers[0].send(mark(messages.KIND_STOPPED, 0))
-            with pytest.raises(lpt_client.PortStopped):
-                port.poll(None)
-
-
-# Reconnecting
-
-
-def resumed_at(next_seq: int, data: bytes) -> Any:
-    """What a peer does after a connect: the sync and what follows."""
-
-    def prepare(number: int, peer: Peer) -> None:
-        if number > 1:
-            peer.then[CONNECT] = lambda: peer.send(sync("resumed", max(0, next_seq), 0) + data)
-            peer.daemon.answers[DISCONNECT] = U64.pack(next_seq + 1)
-
-    return prepare
-
-
-def test_interrupts_go_on_where_they_were() -> None:
-    with serving() as server, server.open_port(reconnect=True) as port:
-        server.prepare = resumed_at(5, interrupt(5))
-        with port.connect_interrupt() as interrupts:
-            server.peers[0].send(interrupt(0, 5))
-            assert interrupts.next(5) == event(0, 5)
-            server.peers[0].drop("restarting")
-            found = [interrupts.next(5) for _ in range(3)]
-            assert found == [Reconnected(2, 77), Sync("resumed", 5, 0), event(5)]
-            assert server.peers[1].daemon.request(CONNECT).params[3] == {"from": (77, 5)}
-            assert (interrupts.received, interrupts.lost) == (6, 0)
-        assert port.session.session == 2
-
-
-def test_a_call_meets_the_loss_and_wait_connected_mends_it() -> None:
-    with serving() as server, server.open_port(reconnect=True) as port:
-        with pytest.raises(lpt_client.ConnectionLost), port.allocated():
-            server.peers[0].drop()
-            with pytest.raises(lpt_client.ConnectionLost):
-                port.ping()
-            assert port.wait_connected(5)
-            assert grant_of(port) is None
-        assert port.ping() == (123, 456)
-        assert server.peers[1].daemon.names == ["hello", "ping"]
-
-
-def test_attempts_end_with_the_callers_patience() -> None:
-    with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
-        server.refuse = lpt_client.ConnectFailed("refused")
-        server.peers[0].drop()
-        started_s = time.monotonic()
-        assert interrupts.next(0.3) is None
-        assert not port.wait_connected(0.0)
-        assert not port.poll(0.0)
-        assert time.monotonic() - started_s < 2
-        assert 2 <= server.attempts <= 6
-        server.refuse = None
-        server.prepare = resumed_at(-1, b"")
-        assert interrupts.next(10) == Reconnected(2, 77)
-
-
-def test_reconnecting_ends_when_hello_is_refused_for_good() -> None:
-    with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
-        server.make_daemon = make(hello=RequestError(Status.STATUS_ACCESS_DENIED, "token"))
-        server.peers[0].drop()
-        for _ in range(2):
-            with pytest.raises(lpt_client.HelloRefused):
-                interrupts.next(5)
-        with pytest.raises(lpt_client.HelloRefused):
-            port.poll(5)
-
-
-def test_a_registration_that_cannot_be_made_again_ends_alone() -> None:
-    with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
-        server.make_daemon = make(PARALLEL_CONNECT_INTERRUPT=RequestError(Status.STATUS_UNSUCCESSFUL, "disabled"))
-        server.peers[0].drop()
-        with pytest.raises(lpt_client.Unsuccessful):
-            interrupts.next(5)
-        assert port.read_data() == 0x40
-
-
-def test_a_port_that_is_away_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpt_client.blocking_keeper._CLOSING_EXPECTED_S", 0.05)
-    away = RequestError(Status.STATUS_DEVICE_NOT_CONNECTED, "not there")
-
-    def make_daemon(number: int) -> FakeDaemon:
-        daemon = FakeDaemon(session=number)
-        if number == 2:
-            daemon.answers[CONNECT] = away
-        return daemon
-
-    with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
-        server.make_daemon = make_daemon
-        server.peers[0].send(mark(messages.KIND_STOPPED, 0))
-        found = [interrupts.next(5) for _ in range(2)]
-        assert found == [Mark("stopped", 0, 1000, 0xC0, 0x1C), Reconnected(3, 77)]
 
 
 @pytest.fixture
