@@ -2,8 +2,10 @@
 
 import signal
 
-# A shell starts what runs in the background with SIGINT ignored, and children inherit that: Ctrl-C would do nothing.
+# What a shell runs in the background ignores SIGINT and SIGQUIT, what nohup runs SIGHUP, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 try:
     from hypothesis import settings
