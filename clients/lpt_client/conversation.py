@@ -168,7 +168,7 @@ class Conversation:
         params = message.params
         try:
             event = read(params)
-        except (TypeError, ValueError, IndexError):
+        except (TypeError, ValueError, LookupError):
             raise ConversationError(f"{message.method} with other params than agreed: {params!r:.100}") from None
         if type(event) is Closing:
             self.closing_reason = event.reason
@@ -193,7 +193,7 @@ def _session_info(result: Any) -> SessionInfo:
 
 
 # One reader for each notification. Items that it does not know it leaves alone; what is wrong raises TypeError,
-# ValueError or IndexError.
+# ValueError or LookupError (a map is no array, and says so differently from one Python to the next).
 
 
 def _number(value: Any) -> int:
