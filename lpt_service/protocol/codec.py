@@ -148,10 +148,9 @@ class Decoder:
             if _LEAKS_INCOMPLETE:
                 return self._begin_partial(chunk)
             try:
-                frame = msgpack.unpackb(chunk, **self.limits.unpack_options)
+                frame = _unpack(chunk, self.limits)
             except msgpack.ExtraData:
-                self._unpacker = msgpack.Unpacker(max_buffer_size=len(chunk), **self.limits.unpack_options)
-                self._unpacker.feed(chunk)
+                self._unpacker = _open_unpacker(chunk, self.limits)
             except DECODE_ERRORS:
                 return self._begin_partial(chunk)
             else:
@@ -183,7 +182,43 @@ class Decoder:
         frame, rest = bytes(self._partial[:end]), bytes(self._partial[end:])
         self._chunk, self._offset = rest, 0
         self._scanner, self._partial = None, bytearray()
-        return msgpack.unpackb(frame, **self.limits.unpack_options)
+        return _unpack(frame, self.limits)
+
+
+# The limits as msgpack has them (a bin is bounded by the frame, the nesting is checked below). They are written out
+# twice, because keywords given by `**` take as long again as the decoding.
+
+
+def _unpack(frame: bytes, limits: Limits) -> Any:
+    return msgpack.unpackb(
+        frame,
+        use_list=False,
+        strict_map_key=False,
+        max_array_len=limits.max_items,
+        max_map_len=limits.max_items,
+        max_str_len=limits.max_string_bytes,
+        max_ext_len=0,
+        ext_hook=_refuse_extension,
+    )
+
+
+def _open_unpacker(chunk: bytes, limits: Limits) -> Any:
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(chunk),
+        use_list=False,
+        strict_map_key=False,
+        max_array_len=limits.max_items,
+        max_map_len=limits.max_items,
+        max_str_len=limits.max_string_bytes,
+        max_ext_len=0,
+        ext_hook=_refuse_extension,
+    )
+    unpacker.feed(chunk)
+    return unpacker
+
+
+def _refuse_extension(code: int, data: bytes) -> Any:
+    raise ValueError("extension types are not part of this protocol")
 
 
 def _message_of(frame: Any, max_nesting: int) -> Message:

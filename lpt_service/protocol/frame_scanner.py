@@ -10,8 +10,6 @@ Source: the MessagePack specification, "Formats".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 from lpt_service.protocol.errors import ConversationError
 
@@ -29,29 +27,12 @@ class Limits:
     max_string_bytes: int = 1024
     max_nesting: int = 8
 
-    @cached_property
-    def unpack_options(self) -> dict[str, Any]:
-        """The same for msgpack (a bin is bounded by the frame, the nesting is checked by the codec)."""
-        return {
-            "use_list": False,
-            "strict_map_key": False,
-            "max_array_len": self.max_items,
-            "max_map_len": self.max_items,
-            "max_str_len": self.max_string_bytes,
-            "max_ext_len": 0,
-            "ext_hook": _refuse_extension,
-        }
-
     def check_frame_bytes(self, frame_bytes: int) -> None:
         """Raise ConversationError if a frame of this many bytes is too large."""
         if frame_bytes > self.max_frame_bytes:
             raise ConversationError(
                 f"frame too large: {frame_bytes} bytes or more, the limit is {self.max_frame_bytes}"
             )
-
-
-def _refuse_extension(code: int, data: bytes) -> Any:
-    raise ValueError("extension types are not part of this protocol")
 
 
 # First byte → length of the whole object, for objects of a fixed length.

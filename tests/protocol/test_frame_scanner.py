@@ -72,9 +72,3 @@ def test_slow_bytes_cost_no_more_looks_than_there_are_bytes() -> None:
     assert buffer.looks < 2000  # 186 headers of at most 3 bytes, each byte of a header looked at once or twice
     buffer += blocks[-1:]
     assert scanner.scan(buffer, LIMITS) == len(blocks)
-
-
-def test_unpack_options_are_the_same_limits() -> None:
-    options = Limits(max_items=7, max_string_bytes=9).unpack_options
-    assert (options["max_array_len"], options["max_map_len"], options["max_str_len"]) == (7, 7, 9)
-    assert options["max_ext_len"] == 0
