@@ -158,8 +158,8 @@ def test_semantic_08_a_storm_is_masked_and_unmasked_and_the_account_holds(config
     owner.raise_interrupts(100)
     eventually(lambda: not owner.read(CONTROL) & INTERRUPT_ENABLE)
     assert owner.call("status")["interrupts"]["masked"] is True
-    newcomer.connect_interrupt()
-    assert not owner.read(CONTROL) & INTERRUPT_ENABLE, "connecting does not unmask"
+    newcomer.control(CONNECT_INTERRUPT, routine(1), 32)
+    assert not newcomer.read(CONTROL) & INTERRUPT_ENABLE, "connecting does not unmask"
     owner.raise_interrupts(10)  # masked: nobody's
     account = Account()
     eventually(lambda: UNMASKED in account.add(listener.heard()).kinds)
