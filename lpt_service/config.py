@@ -154,7 +154,7 @@ def load(path: Path) -> Config:
         raise ConfigError([f"{path}: cannot be read: {reason}"]) from exc
     try:
         values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as exc:
+    except (tomllib.TOMLDecodeError, RecursionError) as exc:
         raise ConfigError([f"{path}: not TOML: {exc}"]) from exc
     try:
         return parse(values)

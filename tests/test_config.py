@@ -158,6 +158,7 @@ def test_an_error_is_said(values: dict[str, Any], said: str) -> None:
     [
         (b"[server", "not TOML: "),
         (b"a = 1\na = 2", "not TOML: "),
+        (b"a = " + b"[" * 100_000, "not TOML: "),
         (b"\xff\xfe", "cannot be read: it is not UTF-8"),
         (b"[server]\nlisten = 5", "server.listen: "),
     ],

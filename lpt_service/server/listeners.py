@@ -98,13 +98,16 @@ class Listener:
         self._accepting.cancel()
         if self._socket.fileno() < 0:
             return
-        trio.lowlevel.notify_closing(self._socket)
-        self._socket.close()
         if self.url.scheme == UNIX:
+            # Before closing: what takes no connections any more may be replaced by the next daemon's.
             try:
                 os.unlink(self.url.path)
             except FileNotFoundError:
                 pass
+            except OSError as exc:
+                _log.warning("%s: the socket's file is left behind: %s", self.url, exc.strerror)
+        trio.lowlevel.notify_closing(self._socket)
+        self._socket.close()
 
 
 def open_listeners(url: Url) -> list[Listener]:

@@ -185,7 +185,7 @@ class Session:
             self.flush()
             if self._is_blocked and self.outbox.backlog_bytes >= BACKLOG_MAX_BYTES:
                 await self._wait_for_room()
-            if self._turn_left <= 0 or self._is_lost:  # lost: reading is cancelled, and this ends it
+            if self._turn_left <= 0:
                 await trio.lowlevel.checkpoint()
                 self._turn_left = TURN_MESSAGES
 
@@ -197,8 +197,8 @@ class Session:
             await self._room.park()
 
     def _take_turn(self) -> bool:
-        """Dispatch until the turn is over, or there is much to send, or (True) nothing is left."""
-        while self._turn_left > 0 and self.outbox.backlog_bytes < BACKLOG_MAX_BYTES:
+        """Dispatch until the turn is over, or (True) nothing is left."""
+        while self._turn_left > 0:
             try:
                 message = self._decoder.next_message()
                 if message is None or self._end_reason is not None:
@@ -281,7 +281,7 @@ class Session:
         if request.params not in ((), ({},)):
             raise invalid("status: params are [] or [{}]; no option is known")
         assert self.worker is not None
-        self._turn_left = 0  # with a long queue it takes as long as a whole turn
+        self._turn_left = 0  # with a long queue it takes as long, and answers as much, as a whole turn
         return self._daemon.status(self.worker)
 
     def _ping(self, request: Request) -> tuple[int, int]:

@@ -98,6 +98,8 @@ class MemoryStream:
             self._check()
 
     def unsent_bytes(self) -> int:
+        if self.is_closed:
+            raise ValueError("a closed socket has no descriptor to ask")
         self._check()
         return len(self._outgoing) if self.unsent is None else self.unsent
 

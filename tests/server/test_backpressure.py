@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,16 +20,31 @@ async def daemon(nursery: trio.Nursery) -> Daemon:
     return await start_daemon(nursery)
 
 
-def note_sends(journal: list[tuple[str, int]], name: str, peer: Peer) -> None:
-    """Write down how many bytes the daemon sends to `peer`, and when."""
-    try_send = peer.stream.try_send
+class Race:
+    """Two clients. The daemon's sends to either are noted; the modest one asks once the greedy one is being served."""
 
-    def noting(data: bytes | memoryview) -> int:
-        sent = try_send(data)
-        journal.append((name, sent))
-        return sent
+    def __init__(self, greedy: Peer, modest: Peer) -> None:
+        self.greedy, self.modest = greedy, modest
+        self.sends: list[tuple[Peer, int]] = []
+        for peer in (greedy, modest):
+            self._note(peer, peer.stream.try_send)
 
-    peer.stream.try_send = noting  # type: ignore[method-assign]
+    def _note(self, peer: Peer, try_send: Callable[[bytes | memoryview], int]) -> None:
+        def noting(data: bytes | memoryview) -> int:
+            if not self.sends:
+                self.modest.stream.feed(request(1, "ping"))
+            sent = try_send(data)
+            self.sends.append((peer, sent))
+            return sent
+
+        peer.stream.try_send = noting  # type: ignore[method-assign]
+
+    async def run(self, *chunks: bytes) -> list[int]:
+        """The greedy one sends all this; how many bytes each send to it had until the modest one was answered."""
+        self.greedy.stream.feed(*chunks)
+        await wait_all_tasks_blocked()
+        place = [peer for peer, _ in self.sends].index(self.modest)
+        return [sent for _, sent in self.sends[:place]]
 
 
 # Turns
@@ -37,44 +53,29 @@ def note_sends(journal: list[tuple[str, int]], name: str, peer: Peer) -> None:
 async def test_a_turn_is_sixty_four_requests(daemon: Daemon, autojump_clock: MockClock) -> None:
     """A client that pipelines sends its replies by turns; others have theirs between."""
     greedy, modest = await enter(daemon), await enter(daemon)
-    journal: list[tuple[str, int]] = []
-    note_sends(journal, "greedy", greedy)
-    note_sends(journal, "modest", modest)
-    greedy.stream.feed(request(1, "ping", 0) * 2000)
-    modest.stream.feed(request(1, "ping", 0))
-    answers = await greedy.messages()
-    assert len(answers) == 2000
-    reply_bytes = sum(sent for name, sent in journal if name == "greedy") / 2000
-    turns = [round(sent / reply_bytes) for name, sent in journal if name == "greedy"]
-    assert max(turns) <= TURN_MESSAGES
-    assert [name for name, _ in journal].index("modest") <= 2
+    race = Race(greedy, modest)
+    sends = await race.run(request(1, "ping", 0) * 2000)
+    assert len(sends) <= 2
+    answered = [sent for peer, sent in race.sends if peer is greedy]
+    assert max(answered) * 2000 == TURN_MESSAGES * sum(answered), "the largest piece is of sixty-four equal replies"
+    assert len(await greedy.messages()) == 2000
 
 
 async def test_reads_count_as_well(daemon: Daemon, autojump_clock: MockClock) -> None:
-    """A client whose next bytes are always there must not hold the loop: here, one request in two reads."""
+    """A client whose next bytes are always there must not hold the loop: here, a byte a read."""
     greedy, modest = await enter(daemon), await enter(daemon)
-    journal: list[tuple[str, int]] = []
-    note_sends(journal, "greedy", greedy)
-    note_sends(journal, "modest", modest)
     frame = request(1, "ping")
-    greedy.stream.feed(*[frame[:4], frame[4:]] * 1000)
-    modest.stream.feed(frame)
-    assert len(await greedy.messages()) == 1000
-    assert [name for name, _ in journal].index("modest") <= TURN_MESSAGES
+    sends = await Race(greedy, modest).run(*[bytes((byte,)) for byte in frame] * 500)
+    assert len(sends) <= 2 * TURN_MESSAGES // len(frame) + 2
+    assert len(await greedy.messages()) == 500
 
 
 async def test_a_status_is_a_turn_of_its_own(daemon: Daemon, autojump_clock: MockClock) -> None:
     """With a long queue it takes as long as many other requests."""
     greedy, modest = await enter(daemon), await enter(daemon)
-    journal: list[tuple[str, int]] = []
-    note_sends(journal, "greedy", greedy)
-    note_sends(journal, "modest", modest)
-    greedy.stream.feed(request(1, "status") * 50)
-    modest.stream.feed(request(1, "ping"))
+    sends = await Race(greedy, modest).run(request(1, "status") * 50)
+    assert len(sends) <= 2
     assert len(await greedy.messages()) == 50
-    names = [name for name, _ in journal]
-    assert names.count("greedy") == 50
-    assert names.index("modest") <= 2
 
 
 # A client that does not read
@@ -227,6 +228,22 @@ async def test_a_slow_peer_lives_as_long_as_it_takes_something(daemon: Daemon, a
     assert is_open(peer)
     await trio.sleep(31)
     assert not is_open(peer)
+
+
+@pytest.mark.parametrize("failure", [ConnectionResetError("reset"), None])
+async def test_a_peer_that_is_lost_while_it_is_not_read_from_ends(
+    daemon: Daemon, autojump_clock: MockClock, failure: Exception | None
+) -> None:
+    """Its session waits for room, in the middle of a turn; None: it takes not a byte any more."""
+    peer = await enter(daemon, room=100)
+    peer.stream.feed(*[request(1, "ping") * 100] * 600)
+    await wait_all_tasks_blocked()
+    assert peer.session.outbox.backlog_bytes >= BACKLOG_MAX_BYTES
+    if failure is not None:
+        peer.stream.break_(failure)
+    await trio.sleep(15.1)
+    assert not is_open(peer)
+    assert status(daemon)["sessions"] == 0
 
 
 async def test_a_listener_that_stops_reading_is_ended_too(daemon: Daemon, autojump_clock: MockClock) -> None:

@@ -187,6 +187,35 @@ async def test_closing_minds_a_socket_file_that_is_gone(folder: Path) -> None:
         listener.close()
 
 
+async def test_closing_minds_a_socket_file_that_may_not_be_removed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The daemon has to go on stopping."""
+
+    def refuse(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with listening(f"lpt+unix://{folder}/s") as (listener,):
+        monkeypatch.setattr(os, "unlink", refuse)
+        listener.close()
+    assert "the socket's file is left behind: Permission denied" in caplog.text
+
+
+async def test_the_socket_file_goes_before_the_socket(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that starts in between would take it for stale, and lose its own to this one's removal."""
+    unlink, answered = os.unlink, []
+
+    def look_and_unlink(path: str) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            answered.append(client.connect_ex(path))
+        unlink(path)
+
+    with listening(f"lpt+unix://{folder}/s") as (listener,):
+        monkeypatch.setattr(os, "unlink", look_and_unlink)
+        listener.close()
+    assert answered == [0]
+
+
 # Accepting
 
 

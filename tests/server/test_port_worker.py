@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -166,6 +168,7 @@ async def test_semantic_11_a_cancelled_job_ends_at_once_and_the_next_begins(
 ) -> None:
     owner = await enter(daemon)
     await owner.result(owner.allocate())
+    tasks = trio.lowlevel.current_statistics().tasks_living
     first, second = owner.pulse(1, 2, 5_000_000), owner.pulse(3, 4, 1000)
     await wait_all_tasks_blocked()
     owner.stream.feed(b"\x93\x02\xa6cancel\x91" + bytes((first,)))
@@ -173,6 +176,7 @@ async def test_semantic_11_a_cancelled_job_ends_at_once_and_the_next_begins(
     assert simulated(daemon).read_data() == 3
     await trio.sleep(0.0011)
     assert (await owner.result(second))[0] == 16
+    assert trio.lowlevel.current_statistics().tasks_living == tasks, "the cut job is still there"
     await trio.sleep(10)
     assert simulated(daemon).read_data() == 4, "the cut job went on"
     assert await owner.messages() == []
@@ -340,7 +344,11 @@ async def test_semantic_02_nothing_is_left_of_a_session_that_has_ended(
         await wait_all_tasks_blocked()
     left = status(daemon)
     assert (left["owner"], left["waiting"], left["registered"], left["sessions"]) == (None, 0, 0, 0)
-    assert daemon.sessions == set()
+    traces = [weakref.ref(peer.session) for peer in (owner, waiter, listener)]
+    del owner, waiter, listener, peer
+    await trio.sleep(100)
+    gc.collect()
+    assert [trace() for trace in traces] == [None] * 3
 
 
 async def test_status_counts_what_former_sessions_lost(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

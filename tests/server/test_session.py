@@ -113,6 +113,23 @@ async def test_once_hello_is_said_silence_may_last(daemon: Daemon, autojump_cloc
     assert await peer.result(peer.send("ping"))
 
 
+async def test_hello_at_the_last_moment_with_much_behind_it(daemon: Daemon, autojump_clock: MockClock) -> None:
+    """The deadline passes while the daemon is at what came with it."""
+    peer = Peer(daemon)
+    await trio.sleep(9.999)
+    try_send = peer.stream.try_send
+
+    def send_in_a_millisecond(data: bytes | memoryview) -> int:
+        autojump_clock.jump(0.001)
+        return try_send(data)
+
+    peer.stream.try_send = send_in_a_millisecond  # type: ignore[method-assign]
+    peer.stream.feed(request(1, "hello", {"protocol": 1}) + request(2, "ping") * 1000)
+    assert len(await peer.messages()) == 1001
+    await trio.sleep(100)
+    assert is_open(peer)
+
+
 async def test_error_row_hello_refused_ends_after_the_reply(daemon: Daemon, autojump_clock: MockClock) -> None:
     for keys, name in (({"protocol": 2}, "STATUS_NOT_SUPPORTED"), ({"port": "LPT9"}, "STATUS_NO_SUCH_DEVICE")):
         peer = Peer(daemon)
@@ -192,14 +209,13 @@ async def test_a_frame_is_not_late_while_the_daemon_does_not_read(daemon: Daemon
     """A client that reads slowly is not read from; the frame that it has begun to send cannot go on."""
     peer = await enter(daemon, room=1000)
     frame = request(5, "ping")
-    for _ in range(200):
-        peer.stream.feed(frame * 100)
-    peer.stream.feed(frame[:4])
+    sent = frame * 20_000 + frame[:4]
+    peer.stream.feed(*(sent[start : start + 1001] for start in range(0, len(sent), 1001)))  # never on a frame's end
     await wait_all_tasks_blocked()
     assert peer.session.outbox.backlog_bytes >= module.BACKLOG_MAX_BYTES
     for _ in range(60):
         await trio.sleep(1)
-        peer.read(500)
+        peer.read(1)
     assert is_open(peer)
     while peer.session.outbox.backlog_bytes:
         await peer.messages()
