@@ -9,6 +9,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - the clients run on 3.10, so the package installs there
     sys.exit(f"lptd needs Python 3.11 or newer, this is {sys.version.split()[0]} (the client library runs on 3.10)")
 
+import os
 import resource
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -201,8 +202,10 @@ def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
 
 
 def _announce(url: Url) -> None:
-    click.echo(f"listening on {url}")
-    sys.stdout.flush()
+    try:
+        click.echo(f"listening on {url}")
+    except OSError:  # nobody reads it, which is no reason not to serve
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for what is flushed at the end
 
 
 def _raise_descriptor_limit() -> None:

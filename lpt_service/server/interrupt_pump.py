@@ -14,9 +14,10 @@ import trio
 if TYPE_CHECKING:
     from lpt_service.server.session import Session
 
-DIRECT_LISTENERS: Final = 8
 # About 0.2 ms of work; docs/adr/0009 has the figures.
 SLICES_A_TURN: Final = 16
+# As many are sent to at once, in the step that found the interrupt.
+DIRECT_LISTENERS: Final = SLICES_A_TURN
 
 
 class InterruptPump:
