@@ -19,10 +19,17 @@ RUN := $(VENV)/.run
 INSTALLED := $(VENV)/.installed
 DEV := $(VENV)/.dev
 
+# An environment of its own: the checks need none of the daemon's rivals.
+BENCH_VENV := .venvs/bench
+BENCH_BIN := $(BENCH_VENV)/bin
+BENCH_PIP = $(BENCH_BIN)/python -m pip --disable-pip-version-check --no-input -qq
+BENCH_RUN := $(BENCH_VENV)/.run
+BENCH := $(BENCH_VENV)/.installed
+
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-system format format-check lint types contracts test coverage wheel lock clean
+.PHONY: help demo check check-system format format-check lint types contracts test coverage wheel lock bench bench-quick clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -66,6 +73,12 @@ wheel: $(RUN)  ## dist/*.whl, made without a network
 	@rm -f dist/*.whl
 	@$(BIN)/hatchling build -t wheel
 
+bench: $(BENCH)  ## measure the daemon beside its rivals: docs/performance.md, .json and plots; about six minutes
+	@$(BENCH_BIN)/python -m tests.bench.run
+
+bench-quick: $(BENCH)  ## the same in less than a minute: tables on the terminal, no files
+	@$(BENCH_BIN)/python -m tests.bench.run --quick
+
 # Pinned and hashed for every system and every Python from 3.11 (the SDK's: 3.10). Always from the public index,
 # whatever the machine is configured to use. Pins that still fit are kept.
 lock: UV := .venvs/uv-$(UV_VERSION)/bin/uv
@@ -78,6 +91,8 @@ lock:  ## pyproject.toml → requirements*.lock
 	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build --group dev -c requirements.lock \
 	    -o requirements-dev.lock
 	@$(COMPILE) --python-version 3.10 --group sdk -o requirements-sdk.lock
+	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build --group bench -c requirements.lock \
+	    -o requirements-bench.lock
 
 clean:  ## remove all that make made
 	@rm -rf .venv .venvs dist .coverage .coverage.* .hypothesis .*_cache
@@ -102,4 +117,14 @@ $(INSTALLED): pyproject.toml lpt_service/__init__.py $(RUN)
 $(DEV): requirements-dev.lock $(RUN) | $(INSTALLED)
 	@echo "$(VENV): requirements-dev.lock"
 	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@touch $@
+
+$(BENCH_RUN): requirements-bench.lock
+	@echo "$(BENCH_VENV): $$($(PYTHON) --version), requirements-bench.lock"
+	@$(PYTHON) -m venv --clear $(BENCH_VENV)
+	@$(BENCH_PIP) install --require-hashes -r requirements-bench.lock
+	@touch $@
+
+$(BENCH): pyproject.toml lpt_service/__init__.py $(BENCH_RUN)
+	@$(BENCH_PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
