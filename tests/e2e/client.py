@@ -82,7 +82,11 @@ class RawClient:
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(TIMEOUT_S)
-        self.socket.connect(address)
+        try:
+            self.socket.connect(address)
+        except OSError:
+            self.socket.close()
+            raise
         if family == socket.AF_INET:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.unread: list[Any] = []
@@ -242,6 +246,17 @@ class RawClient:
         """Close in a way that the other end sees as an error."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.socket.close()
+
+
+def check_closing(client: RawClient, *, answered: list[int]) -> str:
+    """The rest of a conversation that was ended: answers, one `closing`, the end of the stream."""
+    messages = client.rest()
+    assert [message[1] for message in messages if message[0] == 1] == answered
+    assert [message[1] for message in messages].count("closing") == 1
+    assert messages[-1][:2] == [2, "closing"]
+    (reason,) = messages[-1][2]
+    assert type(reason) is str
+    return reason
 
 
 def u64(output: bytes) -> int:

@@ -12,10 +12,9 @@ import struct
 import msgpack
 import pytest
 
-from tests.e2e.client import ALLOCATE, INTERNAL, READ_PORT_UCHAR, RawClient, routine
+from tests.e2e.client import ALLOCATE, INTERNAL, READ_PORT_UCHAR, RawClient, check_closing, routine
 from tests.e2e.conftest import Connect, Witness
 from tests.e2e.daemons import DaemonProcess, eventually
-from tests.e2e.test_errors import check_closing
 
 PING = msgpack.packb([0, 900, "ping", []])
 

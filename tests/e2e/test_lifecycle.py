@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import resource
 import signal
+import socket
+import struct
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.client import ALLOCATE, PULSE, STOPPED, Account, RawClient, pulse
-from tests.e2e.daemons import STOP_TIMEOUT_S, DaemonProcess, eventually, serving
+from tests.e2e.daemons import PROJECT, STOP_TIMEOUT_S, DaemonProcess, eventually, serving
 
 SIMULATE = ("--simulate", "--listen")
 
@@ -81,6 +87,36 @@ def fill(client: RawClient) -> None:
     """Ask and never read, until nothing more is taken."""
     while True:
         client.send(*([0, 1, "status", []] for _ in range(1000)))
+
+
+@pytest.mark.parametrize("redirection", [">&-", "| true"], ids=["closed", "a pipe without a reader"])
+def test_a_daemon_whose_standard_output_nobody_reads_serves_all_the_same(folder: Path, redirection: str) -> None:
+    serve = [sys.executable, "-m", "lpt_service", "serve", *SIMULATE, f"lpt+unix://{folder}/s"]
+    script = f'{{ "$@"; echo "exit code $?" >&2; }} {redirection}'
+    with subprocess.Popen(
+        ["sh", "-c", script, "sh", *serve], cwd=PROJECT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as shell:
+        try:
+            eventually(lambda: is_served(f"{folder}/s"))
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(f"{folder}/s")
+                daemon_pid, _, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+            os.kill(daemon_pid, signal.SIGTERM)
+            _, log = shell.communicate(timeout=STOP_TIMEOUT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    assert log.splitlines()[-1] == "exit code 0"
+    assert "Traceback" not in log
+    assert "BrokenPipe" not in log
+
+
+def is_served(path: str) -> bool:
+    try:
+        RawClient(path).hello().close()
+    except OSError:
+        return False
+    return True
 
 
 def test_restart_with_clients_connected(folder: Path) -> None:

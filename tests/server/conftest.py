@@ -1,4 +1,4 @@
-"""For the tests of the server: nothing here may log an error without saying so."""
+"""For the tests of the server: a daemon, and nothing may log an error without saying so."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+import trio
+
+from lpt_service.server.daemon import Daemon
+from tests.server.fakes import start_daemon
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +27,9 @@ def errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     yield errors
     logger.removeHandler(handler)
     assert errors == []
+
+
+@pytest.fixture
+async def daemon(nursery: trio.Nursery) -> Daemon:
+    """A daemon on a virtual clock: the test has to ask for `autojump_clock` by itself."""
+    return await start_daemon(nursery)

@@ -11,7 +11,7 @@ import msgpack
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from lpt_service.config import parse
+from lpt_service.config import Config, parse
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.structs import PARALLEL_INTERRUPT_SERVICE_ROUTINE, PULSE
 from lpt_service.server.daemon import Daemon
@@ -230,17 +230,32 @@ async def until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.001)
 
 
+def closing(messages: list[Any]) -> str:
+    """The reason of the one `closing`, which must be last."""
+    assert [message[1] for message in messages].count("closing") == 1
+    kind, name, params = messages[-1]
+    assert (kind, name, len(params)) == (2, "closing", 1)
+    reason: str = params[0]
+    return reason
+
+
 def is_open(peer: Peer) -> bool:
     """Whether the daemon still serves it."""
     return not peer.stream.is_closed
 
 
+def config(**sections: Any) -> Config:
+    """Settings for a daemon that listens on a free TCP port, which no test here uses."""
+    return parse({"server": {"listen": ["lpt://127.0.0.1:0"]}, **sections})
+
+
 async def start_daemon(nursery: trio.Nursery, *, server: Any = None, **sections: Any) -> Daemon:
-    """A daemon on a virtual clock; it listens on a free TCP port, which no test here uses."""
+    """A daemon on a virtual clock."""
     assert isinstance(trio.lowlevel.current_clock(), MockClock), "the test has to ask for autojump_clock by itself"
-    port = {"enable_connect_interrupt": True}
-    values = {"server": {"listen": ["lpt://127.0.0.1:0"], **(server or {})}, "port": [port], **sections}
-    daemon = Daemon(parse(values), clock=VirtualClock())
+    sections = {"port": [{"enable_connect_interrupt": True}], **sections}
+    if server is not None:
+        sections["server"] = {"listen": ["lpt://127.0.0.1:0"], **server}
+    daemon = Daemon(config(**sections), clock=VirtualClock())
     await nursery.start(daemon.run)
     return daemon
 

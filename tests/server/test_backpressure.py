@@ -15,11 +15,6 @@ from lpt_service.server.session import BACKLOG_MAX_BYTES, TURN_MESSAGES
 from tests.server.fakes import Peer, enter, is_open, request, routine, simulated, start_daemon, status
 
 
-@pytest.fixture
-async def daemon(nursery: trio.Nursery) -> Daemon:
-    return await start_daemon(nursery)
-
-
 class Race:
     """Two clients. The daemon's sends to either are noted; the modest one asks once the greedy one is being served."""
 

@@ -6,7 +6,6 @@ import gc
 import weakref
 from typing import Any
 
-import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
@@ -15,11 +14,6 @@ from lpt_service.server.daemon import Daemon
 from tests.server.fakes import START_NS, enter, is_open, simulated, start_daemon, status
 
 MS = 1_000_000
-
-
-@pytest.fixture
-async def daemon(nursery: trio.Nursery) -> Daemon:
-    return await start_daemon(nursery)
 
 
 def named(messages: list[Any], name: str) -> list[Any]:
