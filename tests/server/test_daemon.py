@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import socket
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lpt_service.config import parse
+from lpt_service.port.simulated import SimulatedPort
+from lpt_service.protocol.errors import PortGoneError
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.url import Url
 from lpt_service.server.daemon import Daemon
@@ -64,6 +67,34 @@ async def test_semantic_10_the_lines_are_safe_when_the_daemon_starts(
     daemon = await start_daemon(nursery, port=[{"safe_data": 0x5A, "safe_control": 0x03}])
     assert simulated(daemon).read_data() == 0x5A
     assert simulated(daemon).read_control() == 0x03
+
+
+async def test_semantic_09_a_port_that_is_gone_at_the_start_is_absent_and_the_daemon_serves(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, errors_logged: list[str]
+) -> None:
+    def fail(port: SimulatedPort, enable: bool) -> None:
+        raise PortGoneError("unplugged")
+
+    monkeypatch.setattr(SimulatedPort, "set_interrupt_enable", fail)
+    daemon = await start_daemon(nursery)
+    await wait_all_tasks_blocked()
+    peer = await enter(daemon)
+    assert await peer.status_of(peer.allocate()) == "STATUS_DEVICE_NOT_CONNECTED"
+    assert errors_logged == ["port LPT1: unplugged; it is being removed", "port LPT1 is gone"]
+    errors_logged.clear()
+
+
+async def test_a_connection_that_is_gone_when_it_is_accepted_is_dropped(
+    daemon: Daemon, autojump_clock: MockClock
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        daemon._welcome_connection(accepted)
+    assert accepted.fileno() == -1
+    assert daemon.sessions == set()
 
 
 # Admission

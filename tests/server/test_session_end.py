@@ -186,12 +186,16 @@ async def test_an_exception_in_a_handler_ends_its_session_and_no_other(
     errors_logged.clear()
 
 
+@pytest.mark.parametrize("sends_before", [0, 1], ids=["at once", "when the stream has room again"])
 async def test_an_exception_while_sending_ends_its_session_and_no_other(
-    daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str]
+    daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str], sends_before: int
 ) -> None:
     bystander, victim = await enter(daemon), await enter(daemon)
+    sends = [0] * sends_before  # the stream is full
 
     def fail(data: bytes | memoryview) -> int:
+        if sends:
+            return sends.pop()
         raise ZeroDivisionError("a bug")
 
     victim.stream.try_send = fail  # type: ignore[method-assign]
@@ -200,4 +204,21 @@ async def test_an_exception_while_sending_ends_its_session_and_no_other(
     assert victim.stream.is_closed
     assert await bystander.result(bystander.send("ping"))
     assert errors_logged == [f"session {victim.session.number}: internal error while sending"]
+    errors_logged.clear()
+
+
+async def test_an_exception_while_closing_ends_its_session_and_no_other(
+    daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str]
+) -> None:
+    bystander, victim = await enter(daemon), await enter(daemon)
+
+    async def fail() -> None:
+        raise ZeroDivisionError("a bug")
+
+    victim.stream.finish = fail  # type: ignore[method-assign]
+    victim.stream.feed(b"\xc1")
+    await wait_all_tasks_blocked()
+    assert victim.stream.is_closed
+    assert await bystander.result(bystander.send("ping"))
+    assert errors_logged == [f"session {victim.session.number}: internal error while closing"]
     errors_logged.clear()
