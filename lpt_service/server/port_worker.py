@@ -87,11 +87,14 @@ class PortWorker:
 
     def carry_out(self) -> None:
         """Do what the last step asked for."""
+        self._carry_out_effects()
+        self._flush_touched()
+
+    def _carry_out_effects(self) -> None:
         driver = self.driver
         while driver.effects:
             for effect in driver.take_effects():
                 _CARRY_OUT[type(effect)](self, effect)
-        self._flush_touched()
 
     def _flush_touched(self) -> None:
         while self._touched:
@@ -184,9 +187,7 @@ class PortWorker:
 
     async def _carry_out_gently(self) -> None:
         """As `carry_out`, but a queue's worth of notices is sent in slices, so that requests are not held up."""
-        taken = self.driver.take_effects()
-        for effect in taken:
-            _CARRY_OUT[type(effect)](self, effect)
+        self._carry_out_effects()
         while len(self._touched) > SLICES_A_TURN:
             for _ in range(SLICES_A_TURN):
                 session, _ = self._touched.popitem()
