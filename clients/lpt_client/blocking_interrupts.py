@@ -65,7 +65,7 @@ class Interrupts(InterruptStream):
         What they raise is raised; the rest stays for the next time.
         """
         # Events that come meanwhile are for the next time: a slow routine does not keep `poll` from returning.
-        count = self.event_count if self.has_isr else 0
+        count = self.event_count if self._isr is not None else 0
         for _ in range(count):
             event = self.take()
             if event is not None:

@@ -98,7 +98,10 @@ class Keeper:
             return False
         self._runs_routines = True
         try:
-            return sum(registration.run_routines() for registration in self.registrations) > 0
+            has_run = False
+            for registration in self.registrations:
+                has_run = registration.run_routines() or has_run
+            return has_run
         finally:
             self._runs_routines = False
 

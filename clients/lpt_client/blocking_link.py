@@ -7,6 +7,7 @@ What else comes while a call waits (interrupts, notices) is passed on to `on_eve
 from __future__ import annotations
 
 import math
+import select
 import socket
 import sys
 import threading
@@ -31,6 +32,9 @@ from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
 from lpt_service.protocol.url import Url
 
 T = TypeVar("T")
+
+# To ask whether there is something takes one system call; a time-out of the socket's own takes two around the receive.
+HAS_POLL = hasattr(select, "poll")
 
 OpenSocket = Callable[[Url, float], socket.socket]
 
@@ -91,6 +95,10 @@ class Link:
         # Without a time-out in Python a receive is one system call; where the kernel cannot bound it, Python does.
         self._usual_timeout_s = None if bound_waits(sock, reply_timeout_s) else reply_timeout_s
         sock.settimeout(self._usual_timeout_s)
+        self._readable: Any = None  # a select.poll, which Windows has not
+        if sys.platform != "win32" and HAS_POLL:
+            self._readable = select.poll()
+            self._readable.register(sock, select.POLLIN)
 
     @property
     def is_over(self) -> bool:
@@ -113,7 +121,7 @@ class Link:
         Raises RequestError, ConnectionLost, ConversationError. If something else is raised in it (KeyboardInterrupt,
         or what `on_queued` raises), the request is cancelled, and undone if it had succeeded.
         """
-        if not self._in_use.acquire(blocking=False):
+        if not self._in_use.acquire(False):
             raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
         try:
             return self._exchange(call, answer_within_s, on_queued)
@@ -184,6 +192,14 @@ class Link:
         raise self.error() if msgid is None else self._conversation.connection_lost_for(msgid)
 
     def _receive_before(self, deadline_s: float) -> bytes:
+        if self._readable is None:
+            return self._receive_by_timeout(deadline_s)
+        wait_ms = None if deadline_s == math.inf else max(0.0, (deadline_s - time.monotonic()) * 1000)
+        if not self._readable.poll(wait_ms):
+            raise TimeoutError
+        return self._sock.recv(RECEIVE_BYTES)
+
+    def _receive_by_timeout(self, deadline_s: float) -> bytes:
         try:
             while True:
                 remaining_s = max(0.0, deadline_s - time.monotonic())
@@ -232,7 +248,7 @@ class Link:
 
         Raises ConnectionLost.
         """
-        if not self._in_use.acquire(blocking=False):
+        if not self._in_use.acquire(False):
             raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
         try:
             if self.is_over:

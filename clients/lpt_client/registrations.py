@@ -36,12 +36,13 @@ class Registrations(Generic[S]):
 
     def __init__(self) -> None:
         self._by_token: dict[int, S] = {}
+        self._all: tuple[S, ...] = ()  # the same, for those who go through them while they change
         self._tokens = count(1)
         self._stream = 0  # of the log that `next_seq` of every registration belongs to
         self._is_resuming = False
 
     def __iter__(self) -> Iterator[S]:
-        return iter(tuple(self._by_token.values()))
+        return iter(self._all)
 
     def __contains__(self, registration: object) -> bool:
         return registration in self._by_token.values()
@@ -53,15 +54,17 @@ class Registrations(Generic[S]):
     def add(self, registration: S, stream: int) -> None:
         """Connected, on a session whose log is `stream`."""
         self._by_token[registration.token] = registration
+        self._all = tuple(self._by_token.values())
         self._stream = stream
 
     def discard(self, registration: S) -> None:
         """Disconnected, or ended."""
         self._by_token.pop(registration.token, None)
+        self._all = tuple(self._by_token.values())
 
     def feed(self, event: Interrupt | Mark | Sync) -> None:
         """Hand an event of the session's stream to every registration."""
-        for registration in self._by_token.values():
+        for registration in self._all:
             registration.feed(event)
 
     def find(self, check: PortCheck) -> S | None:

@@ -27,7 +27,6 @@ from lpt_service.core.settings import PortSettings
 from lpt_service.core.storm_guard import StormGuard
 from lpt_service.port.base import ParallelPort
 from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
-from lpt_service.protocol.ioctl import IoctlClass
 from lpt_service.protocol.messages import Request
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
@@ -109,16 +108,17 @@ class FunctionDriver:
 
     # Requests
 
-    def control(self, session: SessionState, message: Request, io_class: IoctlClass, now_ns: int) -> bytes | None:
-        """Take one request of `session`: its output, or None if it is pending.
+    def control(self, session: SessionState, message: Request, now_ns: int) -> bytes | None:
+        """Take one request of `session` (by one of the two IOCTL methods): its output, or None if it is pending.
 
         Raises RequestError with the status that the contract names.
         """
         self.requests += 1
         try:
-            request = parse_request(session, message.msgid, io_class, message.params)
-            self._check_state()
-            if request.row.needs_port and self.job is not None and self.job.request.session is session:
+            request = parse_request(session, message)
+            if self.state is not PortState.READY:
+                raise self._not_ready()
+            if self.job is not None and request.row.needs_port and self.job.request.session is session:
                 self.check_may_wait(request)
                 self.wait(request, now_ns)
                 self._behind_job.append(request)
@@ -153,11 +153,10 @@ class FunctionDriver:
                 now_ns + timeout_ms * 1_000_000, lambda at_ns: self._time_out(request, at_ns)
             )
 
-    def _check_state(self) -> None:
+    def _not_ready(self) -> RequestError:
         if self.state is PortState.REMOVING:
-            raise RequestError(Status.STATUS_DELETE_PENDING, f"port {self.settings.name} is being removed")
-        if self.state is PortState.ABSENT:
-            raise RequestError(Status.STATUS_DEVICE_NOT_CONNECTED, f"port {self.settings.name} is not there")
+            return RequestError(Status.STATUS_DELETE_PENDING, f"port {self.settings.name} is being removed")
+        return RequestError(Status.STATUS_DEVICE_NOT_CONNECTED, f"port {self.settings.name} is not there")
 
     def _begin(self, request: ControlRequest, now_ns: int) -> bytes | None:
         """Check what the request's row says, then let its handler act."""

@@ -10,11 +10,12 @@ from lpt_service.core.deadlines import Deadline
 from lpt_service.protocol.codec import U32_MAX
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.ioctl import CONTROL_CODES, ControlCode, IoctlClass
+from lpt_service.protocol.messages import Request
 from lpt_service.protocol.status import Status
 
 _U64_MAX: Final = 0xFFFFFFFF_FFFFFFFF
-_BY_CLASS: Final[Mapping[IoctlClass, Mapping[int, ControlCode]]] = {
-    io_class: {int(row.code): row for row in CONTROL_CODES if io_class in row.classes} for io_class in IoctlClass
+_BY_METHOD: Final[Mapping[str, Mapping[int, ControlCode]]] = {
+    io_class.value: {int(row.code): row for row in CONTROL_CODES if io_class in row.classes} for io_class in IoctlClass
 }
 
 
@@ -70,21 +71,22 @@ class ControlRequest:
         self.deadline: Deadline | None = None  # while it waits with a time-out
 
 
-def parse_request(session: SessionState, msgid: int, io_class: IoctlClass, params: Any) -> ControlRequest:
+def parse_request(session: SessionState, message: Request) -> ControlRequest:
     """Check the params of a control method: `[code, input, output_length]` or with a map of options.
 
     Raises RequestError(STATUS_INVALID_PARAMETER), which names the field.
     """
+    msgid, method, params = message
     if type(params) is not tuple or not 3 <= len(params) <= 4:
-        raise invalid(f"{io_class.value}: params are [code, input, output_length] or with a map of options")
-    code, input_, output_length = params[:3]
-    row = _BY_CLASS[io_class].get(code) if type(code) is int else None
+        raise invalid(f"{method}: params are [code, input, output_length] or with a map of options")
+    code, input_, output_length = params if len(params) == 3 else params[:3]
+    row = _BY_METHOD[method].get(code) if type(code) is int else None
     if row is None:
         shown = f"{code:#x}" if type(code) is int else type(code).__name__
-        raise invalid(f"code: {shown} is no control code of {io_class.value}")
+        raise invalid(f"code: {shown} is no control code of {method}")
     if type(input_) is not bytes:
         raise invalid(f"input: must be bin, got {type(input_).__name__} (pack bytes as the MessagePack type bin)")
-    if not _is_uint(output_length, U32_MAX):
+    if type(output_length) is not int or not 0 <= output_length <= U32_MAX:
         raise invalid(f"output_length: must be a u32, got {output_length!r:.40}")
     options = _NO_OPTIONS if len(params) == 3 else _parse_options(params[3])
     return ControlRequest(session, msgid, row, input_, output_length, options)

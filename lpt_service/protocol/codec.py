@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import msgpack
@@ -154,8 +155,8 @@ class Decoder:
             except DECODE_ERRORS:
                 return self._begin_partial(chunk)
             else:
-                self.limits.check_frame_bytes(len(chunk))
                 self._chunk = b""
+                self.limits.check_frame_bytes(len(chunk))
                 return frame
         try:
             frame = self._unpacker.unpack()
@@ -221,24 +222,31 @@ def _refuse_extension(code: int, data: bytes) -> Any:
     raise ValueError("extension types are not part of this protocol")
 
 
+# Named tuples as their own constructors make them, without the detour through Python.
+_new_request: Final[Callable[[tuple[Any, ...]], Request]] = partial(tuple.__new__, Request)
+_new_response: Final[Callable[[tuple[Any, ...]], Response]] = partial(tuple.__new__, Response)
+_new_notification: Final[Callable[[tuple[Any, ...]], Notification]] = partial(tuple.__new__, Notification)
+
+
 def _message_of(frame: Any, max_nesting: int) -> Message:
     """Check the shape of a frame and name its parts."""
     if type(frame) is not tuple or not frame or type(frame[0]) is not int:
         raise ConversationError("not a frame: a message is an array that begins with 0, 1 or 2")
     kind = frame[0]
-    if kind == NOTIFICATION and len(frame) == 3:
-        _, method, params = frame
-        _check_nesting(params, 2, max_nesting)
-        return Notification(method if type(method) is str else _method_of(method), params)
-    if kind in (REQUEST, RESPONSE) and len(frame) == 4:
+    if len(frame) == 4 and kind in (REQUEST, RESPONSE):
         _, msgid, second, third = frame
         if type(msgid) is not int or not 0 <= msgid <= U32_MAX:
             raise ConversationError(f"not a frame: msgid is a u32, got {msgid!r:.40}")
         _check_nesting(third, 2, max_nesting)
         if kind == REQUEST:
-            return Request(msgid, second if type(second) is str else _method_of(second), third)
-        _check_nesting(second, 2, max_nesting)
-        return Response(msgid, second, third)
+            return _new_request((msgid, second if type(second) is str else _method_of(second), third))
+        if second is not None:
+            _check_nesting(second, 2, max_nesting)
+        return _new_response((msgid, second, third))
+    if len(frame) == 3 and kind == NOTIFICATION:
+        _, method, params = frame
+        _check_nesting(params, 2, max_nesting)
+        return _new_notification((method if type(method) is str else _method_of(method), params))
     raise ConversationError(
         "not a frame: [0, msgid, method, params], [1, msgid, error, result] or [2, method, params] expected, "
         f"got {len(frame)} items beginning with {kind}"

@@ -70,6 +70,7 @@ class Session:
         self._daemon = daemon
         self._decoder = Decoder(BEFORE_HELLO_LIMITS)
         self._reading = trio.CancelScope()  # its deadline is the hello's, later that of a frame that has begun
+        self._has_deadline = False
         self._deadline_reason = f"no hello within {HELLO_TIMEOUT_S:.0f} s"
         self._end_reason: str | None = None  # set when the conversation is to end from this side
         self._ends_with_log = False
@@ -138,7 +139,7 @@ class Session:
 
     async def _read(self) -> None:
         """Converse until the stream ends, or a reason to end it from this side is found. _PEER_GONE passes."""
-        self._reading.deadline = trio.current_time() + HELLO_TIMEOUT_S
+        self._set_deadline(trio.current_time() + HELLO_TIMEOUT_S)
         try:
             with self._reading:
                 await self._converse()
@@ -162,11 +163,15 @@ class Session:
     def _keep_frame_deadline(self, *, is_new_frame: bool) -> None:
         """A frame that has begun must end in time, however its bytes drip in."""
         if not self._decoder.is_mid_frame:
-            if self._reading.deadline != math.inf:
-                self._reading.deadline = math.inf
-        elif is_new_frame or self._reading.deadline == math.inf:
-            self._reading.deadline = trio.current_time() + FRAME_TIMEOUT_S
+            if self._has_deadline:
+                self._set_deadline(math.inf)
+        elif is_new_frame or not self._has_deadline:
+            self._set_deadline(trio.current_time() + FRAME_TIMEOUT_S)
             self._deadline_reason = f"a frame was not finished within {FRAME_TIMEOUT_S:.0f} s"
+
+    def _set_deadline(self, at_s: float) -> None:
+        self._reading.deadline = at_s
+        self._has_deadline = at_s != math.inf
 
     async def _receive(self) -> bytes:
         """Bytes; empty at the end of the stream."""
@@ -192,7 +197,7 @@ class Session:
     async def _wait_for_room(self) -> None:
         """Read nothing until the client has read: meanwhile its next frame cannot come, so that may be late."""
         if self.state is not None:
-            self._reading.deadline = math.inf
+            self._set_deadline(math.inf)
         while self._is_blocked and self.outbox.backlog_bytes >= BACKLOG_MAX_BYTES and not self._is_lost:
             await self._room.park()
 
@@ -236,8 +241,9 @@ class Session:
         else:
             if result is not None:
                 self.outbox.add_reply(encode_result(request.msgid, result))
-        if self.worker is not None:
-            self.worker.carry_out()
+        worker = self.worker
+        if worker is not None and worker.driver.effects:
+            worker.carry_out()
 
     def _cancel(self, params: Any) -> None:
         if self.state is not None and self.worker is not None and type(params) is tuple and len(params) == 1:
@@ -246,16 +252,10 @@ class Session:
                 self.worker.driver.cancel(self.state, msgid, self._daemon.clock.monotonic_ns())
                 self.worker.carry_out()
 
-    def _internal_device_control(self, request: Request) -> tuple[int, bytes] | None:
-        return self._control(request, IoctlClass.INTERNAL)
-
-    def _device_control(self, request: Request) -> tuple[int, bytes] | None:
-        return self._control(request, IoctlClass.DEVICE)
-
-    def _control(self, request: Request, io_class: IoctlClass) -> tuple[int, bytes] | None:
+    def _control(self, request: Request) -> tuple[int, bytes] | None:
         assert self.worker is not None
         assert self.state is not None
-        output = self.worker.driver.control(self.state, request, io_class, self._daemon.clock.monotonic_ns())
+        output = self.worker.driver.control(self.state, request, self._daemon.clock.monotonic_ns())
         return None if output is None else (len(output), output)
 
     def _hello(self, request: Request) -> dict[str, Any]:
@@ -270,7 +270,7 @@ class Session:
             raise
         self.worker = worker
         self.state = worker.add_session(self, hello.client)
-        self._reading.deadline = math.inf
+        self._set_deadline(math.inf)
         self._decoder.limits = DAEMON_LIMITS
         if hello.notifications is not None:
             self.outbox.set_wanted(hello.notifications)
@@ -346,6 +346,6 @@ _METHODS: Final[Mapping[str, Callable[[Session, Request], Any]]] = {
     messages.HELLO: Session._hello,
     messages.STATUS: Session._status,
     messages.PING: Session._ping,
-    IoctlClass.INTERNAL.value: Session._internal_device_control,
-    IoctlClass.DEVICE.value: Session._device_control,
+    IoctlClass.INTERNAL.value: Session._control,
+    IoctlClass.DEVICE.value: Session._control,
 }

@@ -176,7 +176,7 @@ class Client:
         self.calls[call.msgid] = call
         message = Request(call.msgid, io_class.value, params)
         try:
-            output = harness.driver.control(self.state, message, io_class, harness.now_ns)
+            output = harness.driver.control(self.state, message, harness.now_ns)
         except RequestError as error:
             call.answer(b"", error)
         else:

@@ -9,6 +9,7 @@ import pytest
 from lpt_service.core.requests import Options, SessionState, parse_request
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.ioctl import CONTROL_CODES, Ioctl, IoctlClass
+from lpt_service.protocol.messages import Request
 from lpt_service.protocol.status import Status
 
 READ = int(Ioctl.READ_PORT_UCHAR)
@@ -16,7 +17,7 @@ SESSION = SessionState(7, context=1, client="lptctl", peer="10.0.0.1:40000")
 
 
 def parse(*params: Any, io_class: IoctlClass = IoctlClass.INTERNAL) -> Any:
-    return parse_request(SESSION, 3, io_class, params)
+    return parse_request(SESSION, Request(3, io_class.value, params))
 
 
 def test_three_params() -> None:
@@ -69,7 +70,7 @@ def test_every_option() -> None:
 def test_error_row_wrong_shape_or_type(params: Any, hint: str) -> None:
     """Error table: unknown code or option; params of the wrong shape or type: STATUS_INVALID_PARAMETER."""
     with pytest.raises(RequestError) as caught:
-        parse_request(SESSION, 3, IoctlClass.INTERNAL, params)
+        parse_request(SESSION, Request(3, IoctlClass.INTERNAL.value, params))
     assert caught.value.status == Status.STATUS_INVALID_PARAMETER
     assert hint in caught.value.detail
 
