@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "pulse": "lptctl.register_commands",
     "listen": "lptctl.listen_command",
     "ping": "lptctl.ping_command",
+    "latency": "lptctl.latency_command",
 }
 
 

@@ -4,7 +4,8 @@
 1    the daemon refused; its status is shown
 2    wrong usage: an option, a value, a URL
 3    the daemon cannot be reached, or the connection (or the port while it was owned) was lost
-4    timed out: the port was not got in time (`run -E N` chooses another), or `listen --count` not reached
+4    timed out: the port was not got in time (`run -E N` chooses another), `listen --count` not reached,
+     or `latency` without an interrupt
 126  `run`: the command cannot be executed        127  `run`: there is no such command
 128+n  ended by signal n (130: Ctrl-C; 141: whoever read the output is gone)
 

@@ -25,6 +25,7 @@ COMMANDS = [
     ("write", "data", "1"),
     ("pulse", "1", "--width-us", "1"),
     ("ping",),
+    ("latency",),
     ("listen",),
     ("run", "--", "true"),
 ]
@@ -99,7 +100,7 @@ def test_ping(lptctl: Lptctl, url: str) -> None:
     assert shown[1].startswith("clock offset  ")
 
 
-@pytest.mark.parametrize("command", ["", "status", "run", "read", "write", "pulse", "listen", "ping"])
+@pytest.mark.parametrize("command", ["", "status", "run", "read", "write", "pulse", "listen", "ping", "latency"])
 def test_help_has_examples_and_exit_codes(lptctl: Lptctl, command: str) -> None:
     short, long = lptctl(*command.split(), "-h"), lptctl(*command.split(), "--help")
     assert short == long
