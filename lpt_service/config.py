@@ -49,8 +49,8 @@ def _check_name(name: str) -> str:
 
 
 def _check_device(device: str) -> str:
-    if device != SIMULATED:
-        raise ValueError('this version serves simulated ports only: device = "simulated"')
+    if device != SIMULATED and not Path(device).is_absolute():
+        raise ValueError('a path such as "/dev/parport0", or "simulated"')
     return device
 
 
@@ -127,6 +127,9 @@ class Config(_Section):
         names = [port.name for port in self.port]
         for name in sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"port: two ports have the name {name}")
+        devices = [port.device for port in self.port if port.device != SIMULATED]
+        for device in sorted({device for device in devices if devices.count(device) > 1}):
+            raise ValueError(f"port: two ports have the device {device}")
         return self
 
     def port_settings(self, port: PortConfig) -> PortSettings:

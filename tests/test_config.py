@@ -132,7 +132,11 @@ def test_every_error_is_named_with_its_path() -> None:
         ({"port": [{"name": "-x"}]}, "port[0].name: "),
         ({"port": [{"name": "x" * 33}]}, "port[0].name: "),
         ({"port": [{"name": "LPT1\n"}]}, "port[0].name: "),
-        ({"port": [{"device": "/dev/parport0"}]}, "this version serves simulated ports only"),
+        ({"port": [{"device": "parport0"}]}, 'port[0].device: a path such as "/dev/parport0", or "simulated"'),
+        (
+            {"port": [{"name": "A", "device": "/dev/parport0"}, {"name": "B", "device": "/dev/parport0"}]},
+            "port: two ports have the device /dev/parport0",
+        ),
         ({"port": [{"safe_data": -1}]}, "port[0].safe_data: "),
         ({"port": [{"safe_control": True}]}, "port[0].safe_control: "),
         ({"port": [{"max_interrupt_rate_hz": 0}]}, "port[0].max_interrupt_rate_hz: "),

@@ -110,10 +110,11 @@ def _line(title: str, text: str) -> str:
 
 def _headline(report: Mapping[str, Any]) -> str:
     kind = f" ({report['kind']})" if "kind" in report else ""
+    why = f": {report['why_absent']}" if report.get("why_absent") else ""
     up = f", up {_duration(_int(report['uptime_ns']))}" if "uptime_ns" in report else ""
     sessions = f", sessions {report['sessions']}" if "sessions" in report else ""
     where = f"{report.get('server', 'daemon of unknown kind')}{up}{sessions}"
-    return _line(str(report.get("port", "port")), f"{report.get('state', 'in unknown state')}{kind}; {where}")
+    return _line(str(report.get("port", "port")), f"{report.get('state', 'in unknown state')}{kind}{why}; {where}")
 
 
 def _owner_line(owner: Any, now_ns: int) -> str:

@@ -143,6 +143,11 @@ class Arbiter:
                 notice = PortCheckNotice(registration, self._ownership)
                 self._effects.append(fx.Notify(registration.session, notice))
 
+    def attach(self, port: ParallelPort) -> None:
+        """Another device is there; nobody knows what its lines are at."""
+        self._port = port
+        self.is_safe = False
+
     def make_safe(self) -> None:
         """Drive the lines to the configured safe values, if that is due.
 

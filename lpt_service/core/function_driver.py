@@ -25,6 +25,7 @@ from lpt_service.core.ownership import Ownership
 from lpt_service.core.requests import ControlRequest, SessionState, invalid, parse_request
 from lpt_service.core.settings import PortSettings
 from lpt_service.core.storm_guard import StormGuard
+from lpt_service.port.absent import AbsentPort
 from lpt_service.port.base import ParallelPort
 from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
 from lpt_service.protocol.messages import Request
@@ -49,7 +50,8 @@ class FunctionDriver:
     def __init__(self, port: ParallelPort, settings: PortSettings, *, stream: int, last_grant: int) -> None:
         self.port = port
         self.settings = settings
-        self.state = PortState.READY
+        self.state = PortState.ABSENT if isinstance(port, AbsentPort) else PortState.READY
+        self.why_absent = port.reason if isinstance(port, AbsentPort) else ""
         self.effects: list[fx.Effect] = []
         self.requests = self.errors = 0
         self.job: Job | None = None
@@ -84,19 +86,26 @@ class FunctionDriver:
         self.effects.clear()
         return taken
 
-    def start(self) -> None:
-        """Quiet the device and drive the safe state: whoever held the port before may have done neither.
+    def attach(self, port: ParallelPort, now_ns: int) -> None:
+        """The device is there, at the start or again: quiet it and drive the safe state, then serve it.
 
-        A port that fails here is served, but granted to nobody until it can be made safe. Raises PortGoneError.
+        Whoever held it before may have done neither. A port that fails here is served, but granted to nobody until it
+        can be made safe.
         """
-        self.arbiter.is_safe = False
+        self._use(port, now_ns)
+        self.state, self.why_absent = PortState.READY, ""
         try:
-            self.port.set_interrupt_enable(False)
+            port.set_interrupt_enable(False)
             self.arbiter.make_safe()
-        except PortGoneError:
-            raise
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
         except (PortError, RequestError):
             return
+
+    def _use(self, port: ParallelPort, now_ns: int) -> None:
+        self.port = port
+        self.registry.attach(port, now_ns)
+        self.arbiter.attach(port)
 
     def reconfigure(self, settings: PortSettings) -> None:
         """Take new settings; what is connected, owned or waiting stays. The log keeps its size until the next start."""
@@ -156,7 +165,9 @@ class FunctionDriver:
     def _not_ready(self) -> RequestError:
         if self.state is PortState.REMOVING:
             return RequestError(Status.STATUS_DELETE_PENDING, f"port {self.settings.name} is being removed")
-        return RequestError(Status.STATUS_DEVICE_NOT_CONNECTED, f"port {self.settings.name} is not there")
+        return RequestError(
+            Status.STATUS_DEVICE_NOT_CONNECTED, f"port {self.settings.name} is not there: {self.why_absent}"
+        )
 
     def _begin(self, request: ControlRequest, now_ns: int) -> bytes | None:
         """Check what the request's row says, then let its handler act."""
@@ -303,6 +314,17 @@ class FunctionDriver:
         except PortError as exc:  # what was raised is unknown from now on
             self.begin_removal(str(exc), now_ns)
 
+    def check_present(self, now_ns: int) -> None:
+        """Find out whether the device is still there; to be called now and then, for not every system tells."""
+        if self.state is not PortState.READY:
+            return
+        try:
+            self.port.check_present()
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
+        except PortError:
+            return  # nothing is known, and nothing was lost
+
     # The end of a session, of the port, of the daemon
 
     def release_all(self, session: SessionState, now_ns: int) -> None:
@@ -326,15 +348,19 @@ class FunctionDriver:
         """The port is going (semantic 9). The server calls `finish_removal` once its sessions have been told."""
         if self.state is PortState.READY:
             self.state = PortState.REMOVING
+            self.why_absent = reason
             error = RequestError(Status.STATUS_DELETE_PENDING, reason)
             owner = self._stop(error, now_ns)
             if owner is not None:
                 self.effects.append(fx.Notify(owner, RevokedNotice(f"port removed: {reason}")))
             self.effects.append(fx.PortGone(reason))
 
-    def finish_removal(self) -> None:
-        """The port is gone."""
+    def finish_removal(self, now_ns: int) -> ParallelPort:
+        """The port is gone; what was there is returned, to be closed."""
+        gone = self.port
+        self._use(AbsentPort(gone.kind, self.why_absent), now_ns)
         self.state = PortState.ABSENT
+        return gone
 
     def stop(self, now_ns: int) -> None:
         """The daemon ends: quiet the device, mark the log, take the port back, make it safe."""

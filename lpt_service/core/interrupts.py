@@ -173,6 +173,13 @@ class InterruptRegistry:
             self._remove(registration)
         return listening
 
+    def attach(self, port: ParallelPort, now_ns: int) -> None:
+        """Another device is there in place of the one that has gone. Nobody is registered; a storm is forgotten."""
+        self._port = port
+        if self.is_masked:
+            self.is_masked = False
+            self.guard.unmask(now_ns)
+
     def collect(self, now_ns: int) -> None:
         """Take what the port has raised: into the log while the source is heard, else as strays."""
         if self.is_offering:

@@ -63,6 +63,7 @@ def status_report(driver: FunctionDriver, now_ns: int) -> dict[str, Any]:
     return {
         "kind": driver.port.kind,
         "state": driver.state.value,
+        "why_absent": driver.why_absent or None,
         "monotonic_ns": now_ns,
         "owner": None if owner is None else {**_who(owner), "grant": ownership.grant, "since_ns": ownership.since_ns},
         "waiting": ownership.waiting,

@@ -57,14 +57,17 @@ class ParallelPort(ABC):
 
     @abstractmethod
     def fileno(self) -> int:
-        """A descriptor that is readable while interrupts wait to be taken, or once the port is gone.
-
-        It stays the same until `close`.
+        """A descriptor that is readable while interrupts wait to be taken; also once the port is gone, where the
+        system tells. It stays the same until `close`.
         """
 
     @abstractmethod
     def take_interrupts(self) -> int:
         """Clear and return the number of interrupts since the last call; 0 when there were none."""
+
+    @abstractmethod
+    def check_present(self) -> None:
+        """Raise PortGoneError if the device has gone. The daemon asks now and then: not every system tells."""
 
     @abstractmethod
     def close(self) -> None:

@@ -154,6 +154,9 @@ class SimulatedPort(ParallelPort):
         except BlockingIOError:
             return 0
 
+    def check_present(self) -> None:
+        self._check()
+
     def close(self) -> None:
         if self._event >= 0:
             os.close(self._event)

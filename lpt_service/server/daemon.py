@@ -19,6 +19,7 @@ from lpt_service import __version__
 from lpt_service.config import Config, ConfigError, LimitsConfig, PortConfig
 from lpt_service.core.function_driver import FunctionDriver
 from lpt_service.core.port_report import status_report
+from lpt_service.port.absent import AbsentPort
 from lpt_service.port.simulated import SimulatedPort
 from lpt_service.protocol.codec import DAEMON_LIMITS
 from lpt_service.protocol.errors import RequestError
@@ -30,6 +31,7 @@ from lpt_service.server.clock import Clock, SystemClock
 from lpt_service.server.grant_ledger import GrantLedger
 from lpt_service.server.hello import Hello
 from lpt_service.server.listeners import Listener, open_listeners
+from lpt_service.server.port_opener import opener_of
 from lpt_service.server.port_worker import PortWorker
 from lpt_service.server.pulse_source import raise_pulses
 from lpt_service.server.session import Session
@@ -134,20 +136,20 @@ class Daemon:
             await self._everybody_left.wait()
 
     async def _start_port(self, port_config: PortConfig, nursery: trio.Nursery) -> None:
-        port = SimulatedPort(loopback=port_config.loopback, monotonic_ns=self.clock.monotonic_ns)
+        opener = opener_of(port_config, self.clock.monotonic_ns)
         directory = self._config.server.state_directory
         ledger = GrantLedger(None if directory is None else Path(directory), port_config.name)
         driver = FunctionDriver(
-            port,
+            AbsentPort(opener.kind, "it has not been looked for yet"),
             self._config.port_settings(port_config),
             stream=secrets.randbits(52) | 1,
             last_grant=ledger.first(self.clock.realtime_ns()),
         )
-        worker = self.workers[port_config.name] = PortWorker(driver, self.clock)
+        worker = self.workers[port_config.name] = PortWorker(driver, opener, self.clock)
         await nursery.start(worker.run)
         nursery.start_soon(self._keep_grants, ledger, driver)
-        if port_config.pulse_hz:
-            nursery.start_soon(raise_pulses, port, port_config.pulse_hz)
+        if port_config.pulse_hz and isinstance(driver.port, SimulatedPort):
+            nursery.start_soon(raise_pulses, driver.port, port_config.pulse_hz)
 
     async def _keep_grants(self, ledger: GrantLedger, driver: FunctionDriver) -> None:
         while True:

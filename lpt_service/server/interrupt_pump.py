@@ -26,14 +26,18 @@ class InterruptPump:
     `on_readable` takes the interrupts; it must leave the descriptor unreadable.
     """
 
-    def __init__(self, descriptor: int, on_readable: Callable[[], None]) -> None:
-        self._descriptor = descriptor
+    def __init__(self, on_readable: Callable[[], None]) -> None:
+        self._descriptor = -1
         self._on_readable = on_readable
         self._listeners: dict[Session, None] = {}
         self._is_on = False
         self._changed = trio.Event()
         self._watching: trio.CancelScope | None = None
         self._news = trio.Event()
+
+    def attach(self, descriptor: int) -> None:
+        """The port is there, with this descriptor. It is not being watched then."""
+        self._descriptor = descriptor
 
     def add(self, session: Session) -> None:
         """The session is in the log: send it what comes."""

@@ -10,15 +10,18 @@ from typing import Any, Final
 import trio
 
 from lpt_service.core import effects as fx
-from lpt_service.core.function_driver import FunctionDriver
+from lpt_service.core.function_driver import FunctionDriver, PortState
 from lpt_service.core.jobs import Job
 from lpt_service.core.requests import SessionState
 from lpt_service.protocol.codec import encode_error, encode_result
-from lpt_service.protocol.errors import PortGoneError
+from lpt_service.protocol.errors import PortError
 from lpt_service.server.clock import Clock
 from lpt_service.server.interrupt_pump import SLICES_A_TURN, InterruptPump
+from lpt_service.server.port_opener import PortOpener
 from lpt_service.server.session import Session
 
+# How often a device is looked for while it is absent, and looked after while it is there.
+_LOOK_INTERVAL_S: Final = 1.0
 # How long the sessions of a port that goes away have to take what was still to be sent to them.
 _REMOVAL_S: Final = 1.0
 _log = logging.getLogger(__name__)
@@ -30,12 +33,16 @@ class PortWorker:
     Every step of the driver is followed by `carry_out`, in the same turn of the same task.
     """
 
-    def __init__(self, driver: FunctionDriver, clock: Clock) -> None:
+    def __init__(self, driver: FunctionDriver, opener: PortOpener, clock: Clock) -> None:
         self.driver = driver
         self.clock = clock
+        self._opener = opener
+        self._gone = trio.Event()
+        self._is_stopping = False
+        self._was_absent = False
         self.name = driver.settings.name
         self.sessions: dict[SessionState, Session] = {}
-        self._pump = InterruptPump(driver.port.fileno(), self._collect_interrupts)
+        self._pump = InterruptPump(self._collect_interrupts)
         self._lost_by_former = 0
         self._timer_wake = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -43,17 +50,49 @@ class PortWorker:
         self._touched: dict[Session, None] = {}  # to be flushed when all effects of a step are carried out
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve the port until cancelled."""
+        """Serve the port until cancelled; started when its device has been looked for once."""
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._pump.watch)
             self._nursery.start_soon(self._pump.fan_out)
             self._nursery.start_soon(self._keep_deadlines)
-            try:
-                self.driver.start()
-            except PortGoneError as exc:
-                self.driver.begin_removal(str(exc), self.clock.monotonic_ns())
-            self.carry_out()
+            await self._open()
             task_status.started()
+            await self._keep_device()
+
+    async def _keep_device(self) -> None:
+        """Watch the device while it is there, and look for it while it is not, for ever."""
+        while True:
+            if self.driver.state is PortState.ABSENT:
+                await trio.sleep(_LOOK_INTERVAL_S)
+                await self._open()
+                continue
+            with trio.move_on_after(_LOOK_INTERVAL_S):
+                await self._gone.wait()
+            if self._gone.is_set():
+                await self._remove()
+            else:
+                self.driver.check_present(self.clock.monotonic_ns())
+                self.carry_out()
+
+    async def _open(self) -> None:
+        """Serve the device if it is there; say why not, once for each reason."""
+        try:
+            port = await self._opener.open()
+        except PortError as exc:
+            self._was_absent = True
+            if str(exc) != self.driver.why_absent:
+                self.driver.why_absent = str(exc)
+                _log.error("port %s is absent: %s", self.name, exc)
+            return
+        if self._is_stopping:
+            await self._opener.close(port)
+            return
+        if self._was_absent:
+            _log.info("port %s is there", self.name)
+        self._gone = trio.Event()
+        self._pump.attach(port.fileno())
+        self.driver.attach(port, self.clock.monotonic_ns())
+        self.carry_out()
 
     # Sessions
 
@@ -80,6 +119,7 @@ class PortWorker:
 
     def stop(self) -> None:
         """The daemon ends: quiet the device, end every request, mark the log."""
+        self._is_stopping = True
         self.driver.stop(self.clock.monotonic_ns())
         self.carry_out()
 
@@ -158,10 +198,9 @@ class PortWorker:
         self._timer_wake.set()
 
     def _port_gone(self, effect: fx.PortGone) -> None:
-        assert self._nursery is not None
         _log.error("port %s: %s; it is being removed", self.name, effect.reason)
         self._pump.listen(False)
-        self._nursery.start_soon(self._remove)
+        self._gone.set()
 
     # Tasks
 
@@ -207,8 +246,8 @@ class PortWorker:
         with trio.move_on_after(_REMOVAL_S):
             while any(session.outbox.is_in_log for session in self.sessions.values()):  # noqa: ASYNC110 - rare, brief
                 await trio.sleep(_REMOVAL_S / 20)
-        self.driver.finish_removal()
-        self.driver.port.close()
+        await self._opener.close(self.driver.finish_removal(self.clock.monotonic_ns()))
+        self._was_absent = True
         _log.error("port %s is gone", self.name)
 
 

@@ -108,5 +108,8 @@ class FakePort(ParallelPort):
         taken, self.latched = self.latched, 0
         return taken
 
+    def check_present(self) -> None:
+        self._access("check_present")
+
     def close(self) -> None:
         """There is nothing to give back."""

@@ -191,7 +191,7 @@ def test_a_routine_that_takes_the_port_as_it_stops_loses_it() -> None:
 def test_semantic_10_the_lines_are_made_safe_when_the_daemon_starts() -> None:
     """Semantic 10: when the daemon starts, the lines are driven to the safe values."""
     harness = with_safe_state()
-    harness.driver.start()
+    harness.driver.attach(harness.port, harness.now_ns)
     assert (harness.port.data, harness.port.control) == (0xAA, 0x05)
 
 
@@ -260,7 +260,7 @@ def test_semantic_10_a_port_that_cannot_be_made_safe_at_the_start_is_granted_lat
     harness = with_safe_state()
     client = harness.client()
     harness.port.fail("write_data")
-    harness.driver.start()
+    harness.driver.attach(harness.port, harness.now_ns)
     assert client.allocate().status == Status.STATUS_IO_DEVICE_ERROR
     harness.port.recover()
     assert client.allocate().status == 0

@@ -95,7 +95,7 @@ def test_semantic_04_the_daemon_quiets_the_device_when_it_starts() -> None:
     """Semantic 4: a daemon that was killed may have left the device's interrupt enabled."""
     harness = Harness()
     harness.port.control |= 0x10
-    harness.driver.start()
+    harness.driver.attach(harness.port, harness.now_ns)
     assert not harness.is_listening()
 
 

@@ -124,6 +124,13 @@ def test_the_report_of_another_version_is_shown_as_far_as_it_is_understood() -> 
     assert render({}) == "port        in unknown state; daemon of unknown kind\nowner       nobody\n" + "\n".join(
         ("waiting     nobody", "registered  nobody")
     )
+
+
+def test_the_report_of_a_port_that_is_not_there_says_why() -> None:
+    from lptctl.status_command import render
+
+    report = {"port": "LPT1", "kind": "ppdev", "state": "absent", "why_absent": "/dev/parport0: no such device"}
+    assert "LPT1        absent (ppdev): /dev/parport0: no such device; " in render(report)
     hour_ns = 3_600 * 10**9
     shown = render(
         {

@@ -52,7 +52,8 @@ def tasks_waiting_to_read() -> int:
 
 async def test_interrupts_are_taken_while_listening(event: int, nursery: trio.Nursery) -> None:
     taken: list[int] = []
-    pump = InterruptPump(event, lambda: taken.append(os.eventfd_read(event)))
+    pump = InterruptPump(lambda: taken.append(os.eventfd_read(event)))
+    pump.attach(event)
     nursery.start_soon(pump.watch)
     os.eventfd_write(event, 5)
     await wait_all_tasks_blocked(0.01)
@@ -81,7 +82,8 @@ async def test_listening_may_stop_in_the_step_that_takes_interrupts(event: int, 
         taken.append(os.eventfd_read(event))
         pump.listen(False)
 
-    pump = InterruptPump(event, take)
+    pump = InterruptPump(take)
+    pump.attach(event)
     nursery.start_soon(pump.watch)
     for round_ in (1, 2, 3):
         pump.listen(True)
@@ -95,7 +97,8 @@ async def test_listening_may_stop_in_the_step_that_takes_interrupts(event: int, 
 
 async def test_stopping_and_listening_again_at_once_goes_on(event: int, nursery: trio.Nursery) -> None:
     taken: list[int] = []
-    pump = InterruptPump(event, lambda: taken.append(os.eventfd_read(event)))
+    pump = InterruptPump(lambda: taken.append(os.eventfd_read(event)))
+    pump.attach(event)
     nursery.start_soon(pump.watch)
     pump.listen(True)
     await wait_all_tasks_blocked(0.01)
@@ -111,7 +114,7 @@ async def test_stopping_and_listening_again_at_once_goes_on(event: int, nursery:
 
 
 def test_a_few_listeners_are_sent_to_in_the_same_step() -> None:
-    pump = InterruptPump(-1, lambda: None)
+    pump = InterruptPump(lambda: None)
     sessions = crowd(pump, DIRECT_LISTENERS)
     pump.publish()
     assert [session.flushes for session in sessions] == [1] * DIRECT_LISTENERS
@@ -122,7 +125,7 @@ def test_a_few_listeners_are_sent_to_in_the_same_step() -> None:
 
 
 async def test_a_crowd_is_served_by_a_task_of_its_own(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    pump = InterruptPump(-1, lambda: None)
+    pump = InterruptPump(lambda: None)
     sessions = crowd(pump, DIRECT_LISTENERS + 1)
     nursery.start_soon(pump.fan_out)
     pump.publish()
@@ -137,7 +140,7 @@ async def test_a_crowd_is_served_by_a_task_of_its_own(nursery: trio.Nursery, aut
 
 async def test_a_round_through_a_crowd_lets_others_run(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     journal: list[str] = []
-    pump = InterruptPump(-1, lambda: None)
+    pump = InterruptPump(lambda: None)
     crowd(pump, SLICES_A_TURN * 4, lambda: journal.append("flush"))
     is_over = False
 
@@ -166,7 +169,7 @@ async def test_rounds_follow_each_other_without_a_rest(nursery: trio.Nursery, au
         times.append(trio.current_time())
         autojump_clock.jump(0.001)
 
-    pump = InterruptPump(-1, lambda: None)
+    pump = InterruptPump(lambda: None)
     crowd(pump, 100, flush)
     nursery.start_soon(pump.fan_out)
     pump.publish()
@@ -177,7 +180,7 @@ async def test_rounds_follow_each_other_without_a_rest(nursery: trio.Nursery, au
 
 
 async def test_news_in_the_middle_of_a_round_begin_another(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    pump = InterruptPump(-1, lambda: None)
+    pump = InterruptPump(lambda: None)
     has_more = True
 
     def flush() -> None:

@@ -6,9 +6,12 @@ import gc
 import weakref
 from typing import Any
 
+import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lpt_service.port.simulated import SimulatedPort
+from lpt_service.protocol.errors import PortError
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.server.daemon import Daemon
 from tests.server.fakes import START_NS, enter, is_open, simulated, start_daemon, status
@@ -253,8 +256,12 @@ async def test_semantic_08_a_storm_is_masked_and_unmasked(nursery: trio.Nursery,
 # Removal
 
 
-async def test_semantic_09_removal(daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str]) -> None:
+async def test_semantic_09_removal(
+    daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Waiters end, the owner is told, registrations end with the mark; the session goes on."""
+    gone = simulated(daemon)
+    monkeypatch.setattr(SimulatedPort, "__init__", missing)
     owner, waiter, listener, slow = [await enter(daemon) for _ in range(4)]
     await owner.result(owner.allocate())
     await listener.result(listener.connect_interrupt())
@@ -279,14 +286,76 @@ async def test_semantic_09_removal(daemon: Daemon, autojump_clock: MockClock, er
     assert await waiter.result(waiter.send("ping"))
     report = await waiter.result(waiter.send("status"))
     assert (report["state"], report["owner"], report["waiting"], report["registered"]) == ("absent", None, 0, 0)
-    assert simulated(daemon).fileno() == -1, "the device was not given back"
+    assert report["why_absent"] == "no such device"
+    assert gone.fileno() == -1, "the device was not given back"
     assert is_open(owner)
     newcomer = await enter(daemon)
     assert await newcomer.status_of(newcomer.allocate()) == "STATUS_DEVICE_NOT_CONNECTED"
     assert errors_logged == [
         "port LPT1: the simulated port was unplugged; it is being removed",
         "port LPT1 is gone",
+        "port LPT1 is absent: no such device",
     ]
+    errors_logged.clear()
+
+
+def missing(self: SimulatedPort, **_options: Any) -> None:
+    """A port whose device is not there."""
+    raise PortError("no such device")
+
+
+async def test_semantic_09_a_port_that_comes_back_serves_the_same_sessions(
+    daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue and the log go on; registrations ended with the port, and are made anew."""
+    owner, listener = await enter(daemon), await enter(daemon)
+    await owner.result(owner.allocate())
+    before = await listener.result(listener.connect_interrupt())
+    gone = simulated(daemon)
+    gone.unplug()
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedPort, "__init__", missing)
+        await trio.sleep(5)
+        assert status(daemon)["why_absent"] == "no such device"
+    await trio.sleep(2)
+    assert (status(daemon)["state"], status(daemon)["why_absent"]) == ("ready", None)
+    assert simulated(daemon) is not gone
+    await owner.messages()
+    await owner.result(owner.allocate())
+    await listener.messages()
+    after = await listener.result(listener.connect_interrupt())
+    assert after == before, "the log goes on, and nothing has been raised"
+    simulated(daemon).raise_interrupt()
+    assert [params[5] for params in named(await listener.messages(), "interrupt")] == [0]
+    assert errors_logged.pop() == "port LPT1 is absent: no such device"
+    assert len(errors_logged) == 2
+    errors_logged.clear()
+
+
+async def test_a_port_that_is_absent_at_the_start_comes_up_by_itself(
+    nursery: trio.Nursery, autojump_clock: MockClock, errors_logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedPort, "__init__", missing)
+        daemon = await start_daemon(nursery)
+        peer = await enter(daemon)
+        assert await peer.status_of(peer.allocate()) == "STATUS_DEVICE_NOT_CONNECTED"
+        await trio.sleep(10)
+        assert errors_logged == ["port LPT1 is absent: no such device"], "said once"
+        errors_logged.clear()
+    await trio.sleep(2)
+    await peer.result(peer.allocate())
+
+
+async def test_a_device_that_goes_while_nobody_listens_is_noticed(
+    daemon: Daemon, autojump_clock: MockClock, errors_logged: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = await enter(daemon)
+    await owner.result(owner.allocate())
+    monkeypatch.setattr(SimulatedPort, "__init__", missing)
+    simulated(daemon).unplug()
+    await trio.sleep(1.5)
+    assert [message[1] for message in await owner.messages()] == ["revoked"]
     errors_logged.clear()
 
 
