@@ -88,6 +88,18 @@ class Arbiter:
         if self._ownership.withdraw(session) is not None:
             self._queue_changed(now_ns)
 
+    # Draining
+
+    def drain(self, session: SessionState) -> None:
+        """Grant nobody new while `session` is here, or until it says otherwise."""
+        self._ownership.drainers.add(session)
+
+    def end_drain(self, session: SessionState, now_ns: int) -> None:
+        """Grant again, as far as this session is concerned; whoever has waited longest is next."""
+        self._ownership.drainers.discard(session)
+        if self._ownership.waiting:
+            self._hand_on(now_ns)
+
     # Giving it back
 
     def free(self, session: SessionState, now_ns: int) -> None:
@@ -138,6 +150,8 @@ class Arbiter:
             self._on_granted(next_owner.request, self._ownership.grant)
             self._queue_changed(now_ns)
             return
+        if self._ownership.waiting:
+            return  # it is being drained: vacant, not idle
         for registration in self._registry:
             if registration.has_deferred_check:
                 notice = PortCheckNotice(registration, self._ownership)

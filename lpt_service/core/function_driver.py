@@ -296,6 +296,18 @@ class FunctionDriver:
                 if output is not None:
                     self._complete(request, output)
 
+    # Administration
+
+    def drain(self, session: SessionState, now_ns: int, *, is_on: bool) -> None:
+        """Grant nobody new while `session` wants it so. It ends with the session."""
+        if is_on:
+            self.arbiter.drain(session)
+            return
+        try:
+            self.arbiter.end_drain(session, now_ns)
+        except PortGoneError as exc:
+            self.begin_removal(str(exc), now_ns)
+
     # Time, interrupts
 
     def run_due(self, now_ns: int) -> None:
@@ -335,6 +347,7 @@ class FunctionDriver:
             self.registry.vanish(session, now_ns)
             if self.ownership.owner is session:
                 self.arbiter.force_release(now_ns)
+            self.arbiter.end_drain(session, now_ns)
         except PortGoneError as exc:
             self.begin_removal(str(exc), now_ns)
 

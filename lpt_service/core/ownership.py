@@ -4,7 +4,7 @@ Rules (docs/protocol.md, semantics 1 and 2), all of which live here:
   - at most one owner; the owner is a session, never a name or an address;
   - a session waits at most once, and not while it owns;
   - the port goes to the longest waiter, in the step that freed it; nobody overtakes, try-allocate included;
-  - so, between steps, a port with waiters has an owner;
+  - so, between steps, a port with waiters has an owner, unless it is being drained: then nobody new is granted;
   - each grant has a number, larger than every one before.
 """
 
@@ -42,6 +42,7 @@ class Ownership:
         owner: the session that owns the port, or None.
         grant: the number of the grant in force; of the last one while nobody owns.
         since_ns: when the owner got it.
+        drainers: sessions for whose sake nobody new is granted.
         grants, frees, forced_releases: how often ownership began, ended by a free, ended otherwise.
     """
 
@@ -50,6 +51,7 @@ class Ownership:
         self.grant = last_grant
         self.since_ns = 0
         self.max_waiters = max_waiters
+        self.drainers: set[SessionState] = set()
         self.grants = self.frees = self.forced_releases = 0
         self._queue: OrderedDict[SessionState, Waiter] = OrderedDict()
 
@@ -61,7 +63,7 @@ class Ownership:
     @property
     def is_available(self) -> bool:
         """True when an allocate would succeed at once."""
-        return self.owner is None and not self._queue
+        return self.owner is None and not self._queue and not self.drainers
 
     def waiters(self) -> list[Waiter]:
         """The queue, next one first."""
@@ -115,8 +117,8 @@ class Ownership:
             self.forced_releases += 1
 
     def hand_on(self, now_ns: int) -> Waiter | None:
-        """Make the longest waiter the owner, if the port is vacant and anybody waits."""
-        if self.owner is not None or not self._queue:
+        """Make the longest waiter the owner, if the port is vacant, anybody waits, and it is not being drained."""
+        if self.owner is not None or not self._queue or self.drainers:
             return None
         session, waiter = self._queue.popitem(last=False)
         waiter.is_waiting = False

@@ -66,6 +66,7 @@ def status_report(driver: FunctionDriver, now_ns: int) -> dict[str, Any]:
         "why_absent": driver.why_absent or None,
         "monotonic_ns": now_ns,
         "owner": None if owner is None else {**_who(owner), "grant": ownership.grant, "since_ns": ownership.since_ns},
+        "draining": bool(ownership.drainers),
         "waiting": ownership.waiting,
         "waiters": [
             {**_who(waiter.request.session), "position": waiter.position, "since_ns": waiter.since_ns}

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 
 from lpt_service.core.function_driver import PortState
-from lpt_service.protocol.errors import PortGoneError
 from lpt_service.protocol.ioctl import PULSE_WIDTH_MAX_US, Ioctl
 from lpt_service.protocol.messages import KIND_EVENT, KIND_STOPPED, REVOKED
 from lpt_service.protocol.status import Status
