@@ -9,6 +9,7 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - the clients run on 3.10, so the package installs there
     sys.exit(f"lptd needs Python 3.11 or newer, this is {sys.version.split()[0]} (the client library runs on 3.10)")
 
+import faulthandler
 import os
 import resource
 from pathlib import Path
@@ -93,15 +94,19 @@ def serve(
         port = {"name": "LPT1", "device": "simulated", "enable_connect_interrupt": True, "pulse_hz": pulse_hz or 0.0}
         values = {"server": {"listen": list(listen) or ["lpt://127.0.0.1:5378"]}, "port": [port]}
 
-        def reread() -> Config:
+        def read() -> Config:
             return settings.parse(values)
     else:
         path = config_path or Path(_DEFAULT_CONFIG)
 
-        def reread() -> Config:
+        def read() -> Config:
             return settings.load(path)
 
-    _run_daemon(_load_or_exit(reread), reread, log_level)
+    def reread() -> Config:
+        config = read()
+        return config if log_level is None else config.with_log_level(log_level)
+
+    _run_daemon(_load_or_exit(reread), reread)
 
 
 @main.command("check-config")
@@ -143,44 +148,49 @@ def _load_or_exit(load: Callable[[], Config]) -> Config:
         return load()
     except ConfigError as exc:
         for problem in exc.problems:
-            click.echo(f"lptd: {problem}", err=True)
+            _complain(problem)
         if not Path(_DEFAULT_CONFIG).exists() and _DEFAULT_CONFIG in exc.problems[0]:
-            click.echo("lptd: name a file with --config, or try `lptd serve --simulate`", err=True)
+            _complain("name a file with --config, or try `lptd serve --simulate`")
         sys.exit(EXIT_USAGE)
+
+
+def _complain(line: str) -> None:
+    """Say on standard error what is wrong; the journal is told that it is an error."""
+    from lpt_service import journal
+
+    click.echo(f"{'<3>' if journal.is_standard_error() else ''}lptd: {line}", err=True)
 
 
 def _check_msgpack() -> None:
     version = ".".join(map(str, msgpack_version()))
     if not is_accelerated():
-        click.echo(
-            f"lptd: msgpack {version} runs as its pure-Python fallback, which is too slow and knows fewer limits; "
+        _complain(
+            f"msgpack {version} runs as its pure-Python fallback, which is too slow and knows fewer limits; "
             "install a build with the C extension (pip install --force-reinstall 'msgpack>=1.2.4') and unset "
-            "MSGPACK_PUREPYTHON",
-            err=True,
+            "MSGPACK_PUREPYTHON"
         )
         sys.exit(EXIT_FAILED)
     if msgpack_version() < _MSGPACK_LEAST:
-        click.echo(
-            f"lptd: msgpack {version} can be made to use hundreds of megabytes by one small frame; "
-            "1.2.4 or newer is needed (pip install 'msgpack>=1.2.4')",
-            err=True,
+        _complain(
+            f"msgpack {version} can be made to use hundreds of megabytes by one small frame; "
+            "1.2.4 or newer is needed (pip install 'msgpack>=1.2.4')"
         )
         sys.exit(EXIT_FAILED)
 
 
-def _run_daemon(config: Config, reread: Callable[[], Config], log_level: str | None) -> None:
+def _run_daemon(config: Config, reread: Callable[[], Config]) -> None:
     import trio
 
     from lpt_service import log
     from lpt_service.server.daemon import Daemon
+    from lpt_service.server.systemd import take_over
 
-    log.configure(log_level or config.server.log_level)
+    log.configure(config.server.log_level)
+    faulthandler.enable()  # a stuck daemon that is killed with SIGABRT says where it was
     _raise_descriptor_limit()
-    daemon: Daemon
 
     async def run() -> None:
-        nonlocal daemon
-        daemon = Daemon(config, announce=_announce, reread=reread)
+        daemon = Daemon(config, announce=_announce, reread=reread, handover=take_over())
         async with trio.open_nursery() as nursery:
             await nursery.start(daemon.handle_signals)
             await daemon.run()
@@ -190,7 +200,8 @@ def _run_daemon(config: Config, reread: Callable[[], Config], log_level: str | N
         trio.run(run)
     except* LptError as group:
         for error in _leaves(group):
-            click.echo(f"lptd: {error}", err=True)
+            for line in str(error).splitlines():
+                _complain(line)
         sys.exit(EXIT_FAILED)
 
 

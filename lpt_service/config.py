@@ -132,6 +132,10 @@ class Config(_Section):
             raise ValueError(f"port: two ports have the device {device}")
         return self
 
+    def with_log_level(self, level: str) -> Config:
+        """The same, but for what is logged."""
+        return self.model_copy(update={"server": self.server.model_copy(update={"log_level": level})})
+
     def port_settings(self, port: PortConfig) -> PortSettings:
         """What `core` needs to know of a port."""
         return PortSettings(

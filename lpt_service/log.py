@@ -1,16 +1,22 @@
-"""Loggers: plain lines on standard error, with the session on each line that has one.
+"""Loggers: records for systemd's journal where standard error is connected to it, else plain lines there.
 
-Nothing is logged per request or per interrupt at the default level.
+A record carries the port, the session and the client that it is about, where there is one. Nothing is logged per
+request or per interrupt at the default level.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
+from lpt_service import journal
+
 LEVELS = ("debug", "info", "warning", "error")
+_port: ContextVar[str | None] = ContextVar("port", default=None)
 
 
 class SessionLogger(logging.LoggerAdapter[logging.Logger]):
@@ -20,17 +26,50 @@ class SessionLogger(logging.LoggerAdapter[logging.Logger]):
         super().__init__(logger, {"session": session})
         self._prefix = f"session {session}: "
 
+    def said_hello(self, port: str, client: str) -> None:
+        """From now on the port, and the client's name for itself, are known."""
+        self.extra = {**(self.extra or {}), "port": port, "client": client}
+
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Prefix the message, and give handlers the number as a field."""
+        """Prefix the message, and give handlers what is known as fields."""
         kwargs["extra"] = self.extra
         return self._prefix + str(msg), kwargs
 
 
+@contextmanager
+def about_port(name: str) -> Iterator[None]:
+    """What is logged meanwhile, and by tasks that begin meanwhile, is about this port."""
+    token = _port.set(name)
+    try:
+        yield
+    finally:
+        _port.reset(token)
+
+
 def configure(level: str) -> None:
-    """Send the project's log lines to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    """Send the project's log to the journal, or to standard error."""
+    handler: logging.Handler
+    if journal.is_standard_error():
+        handler = journal.JournalHandler(journal.SOCKET_PATH)
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.addFilter(_add_port)
     logger = logging.getLogger("lpt_service")
+    for former in logger.handlers:
+        former.close()
     logger.handlers[:] = [handler]
     logger.propagate = False
-    logger.setLevel(level.upper())
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log from `level` on, one of LEVELS."""
+    logging.getLogger("lpt_service").setLevel(level.upper())
+
+
+def _add_port(record: logging.LogRecord) -> bool:
+    name = _port.get()
+    if name is not None and not hasattr(record, "port"):
+        record.port = name
+    return True

@@ -9,18 +9,20 @@ import logging
 import secrets
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
 import trio
 
-from lpt_service import __version__
+from lpt_service import __version__, log
 from lpt_service.config import Config, ConfigError, LimitsConfig, PortConfig
 from lpt_service.core.function_driver import FunctionDriver
 from lpt_service.core.port_report import status_report
+from lpt_service.core.requests import SessionState
 from lpt_service.port.absent import AbsentPort
 from lpt_service.port.simulated import SimulatedPort
+from lpt_service.protocol import messages
 from lpt_service.protocol.codec import DAEMON_LIMITS
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.ioctl import PULSE_WIDTH_MAX_US
@@ -30,12 +32,16 @@ from lpt_service.protocol.url import Url
 from lpt_service.server.clock import Clock, SystemClock
 from lpt_service.server.grant_ledger import GrantLedger
 from lpt_service.server.hello import Hello
-from lpt_service.server.listeners import Listener, open_listeners
+from lpt_service.server.listener_set import Change, ListenError, ListenerSet
+from lpt_service.server.listeners import Listener
 from lpt_service.server.port_opener import opener_of
 from lpt_service.server.port_worker import PortWorker
 from lpt_service.server.pulse_source import raise_pulses
+from lpt_service.server.reload import merged, needing_restart
 from lpt_service.server.session import Session
-from lpt_service.server.stream import SocketStream, Stream, describe_peer, set_options
+from lpt_service.server.stream import SocketStream, Stream, describe_peer, is_administrator, set_options
+from lpt_service.server.supervision import Supervision
+from lpt_service.server.systemd import Handover
 
 SERVER_NAME: Final = f"lpt-service {__version__}"
 _STOPPING: Final = "the daemon is stopping"
@@ -47,7 +53,7 @@ class Daemon:
     """Serves the ports of a configuration.
 
     `announce` is called with a URL for each listener and port once clients can connect. `reread` gives the
-    configuration anew when the daemon is told to reload.
+    configuration anew when the daemon is told to reload. `handover` is what systemd has given; it is closed at the end.
     """
 
     def __init__(
@@ -57,10 +63,12 @@ class Daemon:
         announce: Callable[[Url], None] = lambda url: None,
         reread: Callable[[], Config] | None = None,
         clock: Clock | None = None,
+        handover: Handover | None = None,
     ) -> None:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.workers: dict[str, PortWorker] = {}
         self.sessions: set[Session] = set()
+        self._drainers: set[SessionState] = set()
         self._config = config
         self._announce = announce
         self._reread = reread
@@ -69,6 +77,9 @@ class Daemon:
         self._nursery: trio.Nursery | None = None
         self._everybody_left = trio.Event()
         self._started_ns = self.clock.monotonic_ns()
+        self._handover = handover = Handover() if handover is None else handover
+        self._listeners = ListenerSet(handover.sockets)
+        self._supervision = Supervision(self.workers, self.clock, handover.notifier, handover.watchdog_s)
 
     @property
     def limits(self) -> LimitsConfig:
@@ -84,28 +95,34 @@ class Daemon:
 
         Resource handling: ports and listeners are closed when this returns or raises.
         """
-        listeners: list[Listener] = []
         try:
             async with trio.open_nursery() as nursery:
                 for port in self._config.port:
                     await self._start_port(port, nursery)
-                for text in self._config.server.listen:
-                    listeners += open_listeners(Url.parse(text))
+                change = await self._listeners.prepare(self._config.server.listen)
+                self._listeners.commit(change)
                 async with trio.open_nursery() as self._nursery:
-                    for listener in listeners:
-                        self._nursery.start_soon(listener.accept_forever, self._welcome_connection)
-                    for listener, name in itertools.product(listeners, self.workers):
-                        self._announce(listener.url.with_port_name(name))
+                    self._let_in(self._listeners)
+                    nursery.start_soon(self._supervision.run)
+                    self._supervision.ready()
                     task_status.started()
                     await self._stop_wanted.wait()
-                    await self._stop(listeners)
+                    await self._stop()
                     self._nursery.cancel_scope.cancel()
                 nursery.cancel_scope.cancel()
         finally:
-            for listener in listeners:
-                listener.close()
+            self._listeners.close()
             for worker in self.workers.values():
                 worker.driver.port.close()
+            self._handover.notifier.close()
+
+    def _let_in(self, listeners: Iterable[Listener]) -> None:
+        """Accept connections from now on, and say where."""
+        assert self._nursery is not None
+        for listener in listeners:
+            self._nursery.start_soon(listener.accept_forever, self._welcome_connection)
+            for name in self.workers:
+                self._announce(listener.url.with_port_name(name))
 
     def stop(self) -> None:
         """Begin to stop: see `_stop`."""
@@ -117,15 +134,15 @@ class Daemon:
             task_status.started()
             async for number in signals:
                 if number == signal.SIGHUP:
-                    self.reload()
+                    await self.reload()
                 else:
                     _log.info("%s: stopping", signal.Signals(number).name)
                     self.stop()
 
-    async def _stop(self, listeners: list[Listener]) -> None:
+    async def _stop(self) -> None:
         """Stop accepting, quiet the devices, mark the logs, deliver what can be delivered, tell everybody; bounded."""
-        for listener in listeners:
-            listener.close()
+        self._supervision.stopping(self._config.server.stop_timeout_s)
+        self._listeners.close()
         for worker in self.workers.values():
             worker.stop()
         if not self.sessions:
@@ -137,8 +154,9 @@ class Daemon:
 
     async def _start_port(self, port_config: PortConfig, nursery: trio.Nursery) -> None:
         opener = opener_of(port_config, self.clock.monotonic_ns)
-        directory = self._config.server.state_directory
-        ledger = GrantLedger(None if directory is None else Path(directory), port_config.name)
+        configured = self._config.server.state_directory
+        directory = self._handover.state_directory if configured is None else Path(configured)
+        ledger = GrantLedger(directory, port_config.name)
         driver = FunctionDriver(
             AbsentPort(opener.kind, "it has not been looked for yet"),
             self._config.port_settings(port_config),
@@ -146,8 +164,9 @@ class Daemon:
             last_grant=ledger.first(self.clock.realtime_ns()),
         )
         worker = self.workers[port_config.name] = PortWorker(driver, opener, self.clock)
-        await nursery.start(worker.run)
-        nursery.start_soon(self._keep_grants, ledger, driver)
+        with log.about_port(port_config.name):
+            await nursery.start(worker.run)
+            nursery.start_soon(self._keep_grants, ledger, driver)
         if port_config.pulse_hz and isinstance(driver.port, SimulatedPort):
             nursery.start_soon(raise_pulses, driver.port, port_config.pulse_hz)
 
@@ -156,38 +175,52 @@ class Daemon:
             await trio.sleep(_KEEP_GRANTS_S)
             ledger.keep(driver.ownership.grant)
 
-    def reload(self) -> None:
+    # Reload
+
+    async def reload(self) -> None:
         """Read the configuration anew. One with errors is refused whole, and the old one stays."""
         if self._reread is None:
             _log.warning("reload: there is no configuration file to read")
             return
+        self._supervision.reloading()
         try:
             config = self._reread()
-        except ConfigError as exc:
+            change = await self._listeners.prepare(config.server.listen)
+        except (ConfigError, ListenError) as exc:
             for problem in exc.problems:
                 _log.error("reload refused: %s", problem)
+            self._supervision.ready("the last reload was refused, see the log")
             return
-        self._apply(config)
+        if self._stop_wanted.is_set():
+            change.give_up()
+            return
+        self._apply(config, change)
         _log.info("reloaded")
+        self._supervision.ready()
 
-    def _apply(self, config: Config) -> None:
+    def _apply(self, config: Config, change: Change) -> None:
         """Take what can be changed while running; name what cannot."""
-        old = self._config
-        if config.server != old.server:
-            _log.warning("reload: changes of [server] need a restart")
-        if {port.name for port in config.port} != {port.name for port in old.port}:
-            _log.warning("reload: adding, removing or renaming a port needs a restart")
-        for port in config.port:
-            worker = self.workers.get(port.name)
-            if worker is not None:
-                worker.driver.reconfigure(config.port_settings(port))
-        new = {port.name: port for port in config.port}
-        for was in old.port:
-            for key in ("device", "interrupt_log_frames", "loopback", "pulse_hz"):
-                if was.name in new and getattr(was, key) != getattr(new[was.name], key):
-                    _log.warning("reload: %s of port %s needs a restart", key, was.name)
-        served = tuple(new.get(port.name, port) for port in old.port)
-        self._config = config.model_copy(update={"server": old.server, "port": served})
+        old, self._config = self._config, merged(self._config, config)
+        for line in needing_restart(old, config):
+            _log.warning("reload: %s", line)
+        if config.server.listen != old.server.listen:
+            for listener in change.unnamed:
+                _log.warning("reload: %s stays, systemd holds it: change lptd.socket", listener.url)
+        for port in self._config.port:
+            self.workers[port.name].driver.reconfigure(self._config.port_settings(port))
+        if config.limits.dead_peer_s != old.limits.dead_peer_s:
+            for session in self.sessions:
+                session.set_dead_peer_s(config.limits.dead_peer_s)
+        if config.server.log_level != old.server.log_level:
+            log.set_level(config.server.log_level)
+        self._exchange_listeners(change)
+
+    def _exchange_listeners(self, change: Change) -> None:
+        self._listeners.commit(change)
+        self._let_in(change.opened)
+        for listener in change.leaving:
+            _log.info("reload: no longer listening on %s", listener.url)
+            listener.retire(self._welcome_connection)
 
     # Connections
 
@@ -199,15 +232,15 @@ class Daemon:
     def _welcome_connection(self, sock: socket.socket) -> None:
         try:
             set_options(sock, self.limits.dead_peer_s)
-            peer = describe_peer(sock)
+            peer, is_admin = describe_peer(sock), is_administrator(sock)
         except OSError:  # gone already
             sock.close()
             return
-        self.serve(SocketStream(sock), peer)
+        self.serve(SocketStream(sock), peer, is_admin=is_admin)
 
-    def serve(self, stream: Stream, peer: str) -> Session:
+    def serve(self, stream: Stream, peer: str, *, is_admin: bool = False) -> Session:
         """Begin a session on a connection."""
-        session = Session(next(self._numbers), stream, peer, self)
+        session = Session(next(self._numbers), stream, peer, self, is_admin=is_admin)
         self.sessions.add(session)
         self.spawn(lambda: self._run_session(session))
         return session
@@ -217,6 +250,8 @@ class Daemon:
             await session.run()
         finally:
             self.sessions.discard(session)
+            if session.state is not None and session.state in self._drainers:
+                self.drain(session.state, is_on=False)
             if not self.sessions and self._stop_wanted.is_set():
                 self._everybody_left.set()
 
@@ -246,7 +281,7 @@ class Daemon:
         # Every one is compared, so that time tells nothing.
         return sum(hmac.compare_digest(digest, each.sha256) for each in self._config.token) > 0
 
-    def welcome(self, session_number: int, worker: PortWorker) -> dict[str, Any]:
+    def welcome(self, session_number: int, worker: PortWorker, *, is_admin: bool) -> dict[str, Any]:
         """The answer to hello."""
         limits = DAEMON_LIMITS
         return {
@@ -267,7 +302,25 @@ class Daemon:
                 "interrupt_log_frames": worker.driver.registry.log.capacity,
                 "dead_peer_s": self.limits.dead_peer_s,
             },
-            "features": [],
+            "features": [messages.DRAIN] if is_admin else [],
+        }
+
+    def drain(self, state: SessionState, *, is_on: bool) -> dict[str, Any]:
+        """Grant nobody new on any port while a session wants it so; the answer to drain."""
+        if is_on:
+            self._drainers.add(state)
+        else:
+            self._drainers.discard(state)
+        for worker in self.workers.values():
+            worker.driver.drain(state, self.clock.monotonic_ns(), is_on=is_on)
+            worker.carry_out()
+        queues = [(worker.name, worker.driver.ownership) for worker in self.workers.values()]
+        return {
+            "idle": all(queue.owner is None for _, queue in queues),
+            "ports": [
+                {"port": name, "owner": queue.owner and queue.owner.client, "waiting": queue.waiting}
+                for name, queue in queues
+            ],
         }
 
     def status(self, worker: PortWorker) -> dict[str, Any]:

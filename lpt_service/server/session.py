@@ -56,12 +56,14 @@ class Session:
     Attributes:
         number: below 2^53, unique while the daemon runs.
         state: what it holds of its port; None before hello.
+        is_admin: it may administer the daemon.
         worker: its port; None before hello and after the end.
     """
 
-    def __init__(self, number: int, stream: Stream, peer: str, daemon: Daemon) -> None:
+    def __init__(self, number: int, stream: Stream, peer: str, daemon: Daemon, *, is_admin: bool = False) -> None:
         self.number = number
         self.peer = peer
+        self.is_admin = is_admin
         self.state: SessionState | None = None
         self.worker: PortWorker | None = None
         self.outbox = Outbox()
@@ -79,6 +81,8 @@ class Session:
         self._is_lost = False  # nothing can be sent any more
         self._is_blocked = False  # the socket is full: the drain task sends, nobody else
         self._room = trio.lowlevel.ParkingLot()  # who waits for the drain task to get on
+        self._patience = trio.CancelScope()  # of the drain task, with a peer that takes nothing
+        self._waiting_since = math.inf
 
     # The life of a session
 
@@ -107,6 +111,14 @@ class Session:
         if self._end_reason is None:
             self._end_reason, self._ends_with_log = reason, with_log
             self._reading.cancel()
+
+    def set_dead_peer_s(self, dead_peer_s: float) -> None:
+        """Another limit for a peer that cannot be reached, or takes nothing; also for a wait that has begun."""
+        self._patience.deadline = self._waiting_since + dead_peer_s
+        try:
+            self._stream.set_dead_peer_s(dead_peer_s)
+        except _PEER_GONE:
+            pass  # the session's own task finds out
 
     def _lose(self, why: str) -> None:
         """The peer is gone. May be called in any task; the session's own one does what follows."""
@@ -274,8 +286,9 @@ class Session:
         self._decoder.limits = DAEMON_LIMITS
         if hello.notifications is not None:
             self.outbox.set_wanted(hello.notifications)
+        self.log.said_hello(worker.name, hello.client)
         self.log.info("hello from %r for port %s", hello.client, worker.name)
-        return self._daemon.welcome(self.number, worker)
+        return self._daemon.welcome(self.number, worker, is_admin=self.is_admin)
 
     def _status(self, request: Request) -> dict[str, Any]:
         if request.params not in ((), ({},)):
@@ -288,6 +301,20 @@ class Session:
         if request.params != ():
             raise invalid("ping: params are []")
         return self._daemon.clock.monotonic_ns(), self._daemon.clock.realtime_ns()
+
+    def _drain_ports(self, request: Request) -> dict[str, Any]:
+        params = request.params
+        if len(params) != 1 or type(params[0]) is not dict or params[0].keys() != {"on"}:
+            raise invalid('drain: params are [{"on": true}] or [{"on": false}]')
+        is_on = params[0]["on"]
+        if type(is_on) is not bool:
+            raise invalid(f"on: must be a bool, got {is_on!r:.40}")
+        if not self.is_admin:
+            raise RequestError(
+                Status.STATUS_ACCESS_DENIED, "drain: for root or the daemon's user, on the daemon's Unix socket"
+            )
+        assert self.state is not None
+        return self._daemon.drain(self.state, is_on=is_on)
 
     # Writing
 
@@ -333,7 +360,9 @@ class Session:
         """Wait until the socket takes more; False if the peer takes nothing for `dead_peer_s`."""
         before = self._stream.unsent_bytes()
         while True:
-            with trio.move_on_after(self._daemon.limits.dead_peer_s):
+            self._waiting_since = trio.current_time()
+            self._patience = trio.CancelScope(deadline=self._waiting_since + self._daemon.limits.dead_peer_s)
+            with self._patience:
                 await self._stream.wait_writable()
                 return True
             now = self._stream.unsent_bytes()
@@ -346,6 +375,7 @@ _METHODS: Final[Mapping[str, Callable[[Session, Request], Any]]] = {
     messages.HELLO: Session._hello,
     messages.STATUS: Session._status,
     messages.PING: Session._ping,
+    messages.DRAIN: Session._drain_ports,
     IoctlClass.INTERNAL.value: Session._control,
     IoctlClass.DEVICE.value: Session._control,
 }

@@ -7,6 +7,7 @@ doubles the time of a small request and reply; and whoever publishes an interrup
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import struct
 import termios
@@ -44,6 +45,9 @@ class Stream(Protocol):
 
     def unsent_bytes(self) -> int:
         """Bytes sent that the peer has not taken yet; that it shrinks shows that the peer is alive."""
+
+    def set_dead_peer_s(self, dead_peer_s: float) -> None:
+        """From now on, a peer that cannot be reached counts as gone after so long."""
 
     async def finish(self) -> None:
         """Say that nothing more comes, and let the peer read the last frame; bounded in time."""
@@ -88,6 +92,11 @@ class SocketStream:
         """SIOCOUTQ: what is in the send queue, not acknowledged (TCP) or not read (Unix)."""
         return int(_INT.unpack(fcntl.ioctl(self._socket, termios.TIOCOUTQ, _INT.pack(0)))[0])
 
+    def set_dead_peer_s(self, dead_peer_s: float) -> None:
+        """Tell the kernel; a Unix socket's peer is always reached."""
+        if self._socket.family != socket.AF_UNIX:
+            _set_dead_peer_s(self._socket, dead_peer_s)
+
     async def finish(self) -> None:
         """Shut down our half, then discard what comes: closing with unread input would reset the connection and take
         the last frame with it.
@@ -106,17 +115,18 @@ class SocketStream:
 
 
 def set_options(sock: socket.socket, dead_peer_s: float) -> None:
-    """Set up a connected socket, wherever it comes from: an accept, or a listener inherited from systemd.
-
-    A peer that does not acknowledge for `dead_peer_s` counts as gone: TCP_USER_TIMEOUT where something is on its way,
-    keep-alive probes where nothing is.
-    """
+    """Set up a connected socket. A peer that does not acknowledge for `dead_peer_s` counts as gone."""
     sock.setblocking(False)
     if sock.family == socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_LOW_WATER_BYTES)
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_LOW_WATER_BYTES)
+    _set_dead_peer_s(sock, dead_peer_s)
+
+
+def _set_dead_peer_s(sock: socket.socket, dead_peer_s: float) -> None:
+    """TCP_USER_TIMEOUT where something is on its way, keep-alive probes where nothing is."""
     # Keep-alive knows whole seconds only. The last probe falls on the time-out, which is looked at with each.
     timeout_s, probes = int(dead_peer_s), 5
     interval_s = max(1, timeout_s * 2 // 3 // probes)
@@ -127,10 +137,21 @@ def set_options(sock: socket.socket, dead_peer_s: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
 
 
+def is_administrator(sock: socket.socket) -> bool:
+    """Whether the peer is root, or the user that the daemon runs as: only a Unix socket tells."""
+    return sock.family == socket.AF_UNIX and _peer_credentials(sock)[1] in (0, os.geteuid())
+
+
+def _peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """Process, user and group at the other end of a Unix socket."""
+    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
+
+
 def describe_peer(sock: socket.socket) -> str:
     """Where a connection comes from, for people: `127.0.0.1:40123`, or `uid 1000 pid 4711` on a Unix socket."""
     if sock.family == socket.AF_UNIX:
-        pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid, _ = _peer_credentials(sock)
         return f"uid {uid} pid {pid}"
     host, port = sock.getpeername()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -102,6 +102,6 @@ def test_the_default_socket() -> None:
     assert f"`{DEFAULT_UNIX_SOCKET}`" in PAGE
 
 
-@pytest.mark.parametrize("word", ["systemd units", "no package on PyPI", "no encryption"])
+@pytest.mark.parametrize("word", ["a Debian package", "no package on PyPI", "no encryption"])
 def test_it_says_what_is_not_there(word: str) -> None:
     assert word in " ".join(PAGE.split())

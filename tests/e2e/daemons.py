@@ -6,11 +6,12 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,18 +27,35 @@ _LISTENING = re.compile(r"listening on (lpt\+unix|lpt)://(.*?)(?:#|/)([^/#]+)$")
 class DaemonProcess:
     """A running `lptd serve`.
 
+    `sockets` are handed in as by a socket unit, `environment` is set besides; `is_journal`: standard error is to count
+    as the journal's.
+
     Attributes:
         lines: what it has printed when it was ready.
         addresses: where it listens, one for each line.
     """
 
-    def __init__(self, *arguments: str) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        sockets: Sequence[socket.socket] = (),
+        environment: Mapping[str, str] | None = None,
+        is_journal: bool = False,
+    ) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `kill`
+        environ = {**os.environ, **(environment or {})}
+        if is_journal:
+            found = os.fstat(self._stderr.fileno())
+            environ["JOURNAL_STREAM"] = f"{found.st_dev}:{found.st_ino}"
+        descriptors = [each.fileno() for each in sockets]
+        activated = [sys.executable, "-m", "tests.e2e.activated", *map(str, descriptors), "--"] if sockets else []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lpt_service", "serve", *arguments],
+            [*activated, sys.executable, "-m", "lpt_service", "serve", *arguments],
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             cwd=PROJECT,
+            env=environ,
+            pass_fds=descriptors,
         )
         self.lines: list[str] = []
         self.addresses: list[Address] = []
@@ -120,9 +138,9 @@ class DaemonProcess:
 
 
 @contextmanager
-def serving(*arguments: str, lines: int = 1) -> Iterator[DaemonProcess]:
+def serving(*arguments: str, lines: int = 1, **options: Any) -> Iterator[DaemonProcess]:
     """A daemon that is ready, and at the end has written no error and stops in order."""
-    daemon = DaemonProcess(*arguments)
+    daemon = DaemonProcess(*arguments, **options)
     try:
         daemon.wait_until_ready(lines)
         yield daemon

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -228,3 +229,26 @@ def test_a_reload_that_is_refused_changes_nothing(configured: Configured) -> Non
     configured.reload(CONFIG, "reloaded")
     assert interrupts(client.heard()) == []
     client.close()
+
+
+def test_listeners_are_exchanged_and_nobody_notices(tmp_path: Path) -> None:
+    """An owner and a waiter came through a listener that goes; a newcomer takes the one that comes."""
+    path = tmp_path / "lptd.toml"
+    path.write_text('[server]\nlisten = ["lpt://127.0.0.1:0"]\nlog_level = "warning"\n')
+    with tempfile.TemporaryDirectory() as folder, serving("--config", str(path)) as daemon:
+        owner, waiter = daemon.connect(), daemon.connect()
+        owner.allocate()
+        msgid = waiter.control(ALLOCATE)
+        waiter.notification("queued")
+        path.write_text(f'[server]\nlisten = ["lpt+unix://{folder}/s"]\nlog_level = "info"\n')
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: "reloaded" in daemon.log())
+        assert "reload: no longer listening on lpt://127.0.0.1:" in daemon.log()
+        with pytest.raises(ConnectionRefusedError):
+            daemon.connect()
+        newcomer = RawClient(f"{folder}/s").hello()
+        assert newcomer.call("status")["waiting"] == 1
+        owner.ioctl(FREE)
+        assert waiter.output(msgid) == b""
+        for client in (owner, waiter, newcomer):
+            client.close()

@@ -174,7 +174,9 @@ def test_a_second_daemon_on_a_socket_in_use_says_so_and_disturbs_nobody(folder: 
         client = daemon.connect()
         second = DaemonProcess(*SIMULATE, url)
         assert second.process.wait(STOP_TIMEOUT_S) == 1
-        assert second.log() == f"lptd: cannot listen on {url}: the address is in use (is another lptd running?)\n"
+        assert second.log() == (
+            f"lptd: server.listen[0]: cannot listen on {url}: the address is in use (is another lptd running?)\n"
+        )
         second.kill()
         client.call("ping")
         daemon.connect().close()

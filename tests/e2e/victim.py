@@ -1,6 +1,6 @@
 """A client process that gets into a state, says so, and waits to be killed.
 
-python -m tests.e2e.victim HOST TCP_PORT STATE
+python -m tests.e2e.victim HOST TCP_PORT STATE [PORT]
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tests.e2e.client import ALLOCATE, INTERNAL, PULSE, RawClient, pulse
 
 def main() -> None:
     """Say "ready" once the daemon has taken the state in."""
-    host, tcp_port, state = sys.argv[1:]
+    host, tcp_port, state, *port = sys.argv[1:]
     client = RawClient((host, int(tcp_port)))
     if state != "before hello":
-        client.hello(client=f"victim {state}")
+        client.hello(client=f"victim {state}", **({"port": port[0]} if port else {}))
     if state in ("owning", "in a pulse", "mid-frame", "all at once"):
         client.allocate()
     if state in ("connected", "all at once"):

@@ -43,6 +43,7 @@ class MemoryStream:
         taken_at_most: the largest number of bytes that waited for the client.
         failure: what every call of the daemon raises from now on.
         is_closed, is_finished: the daemon has called `close`, `finish`.
+        dead_peer_s: what the daemon has set.
         unsent: what `unsent_bytes` answers; None: what waits for the client.
     """
 
@@ -52,6 +53,7 @@ class MemoryStream:
         self.failure: Exception | None = None
         self.is_closed = self.is_finished = False
         self.unsent: int | None = None
+        self.dead_peer_s: float | None = None
         self._incoming: deque[bytes] = deque()
         self._is_eof = False
         self._outgoing = bytearray()
@@ -102,6 +104,10 @@ class MemoryStream:
             raise ValueError("a closed socket has no descriptor to ask")
         self._check()
         return len(self._outgoing) if self.unsent is None else self.unsent
+
+    def set_dead_peer_s(self, dead_peer_s: float) -> None:
+        self._check()
+        self.dead_peer_s = dead_peer_s
 
     async def finish(self) -> None:
         self._check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import socket
 import struct
@@ -13,13 +14,15 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lpt_service import log
 from lpt_service.config import parse
 from lpt_service.port.simulated import SimulatedPort
 from lpt_service.protocol.errors import PortGoneError
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.url import Url
 from lpt_service.server.daemon import Daemon
-from lpt_service.server.listeners import ListenError
+from lpt_service.server.listener_set import ListenError
+from lpt_service.server.systemd import Handover
 from tests.server.fakes import Peer, VirtualClock, config, enter, is_open, simulated, start_daemon, status
 
 # Start
@@ -216,6 +219,55 @@ async def test_the_ledger_is_kept_while_the_daemon_runs(
     daemon.workers["LPT1"].driver.ownership.grant = noted
     await trio.sleep(61)
     assert int((tmp_path / "last-grant-LPT1").read_text()) > noted
+
+
+async def test_the_note_is_kept_where_systemd_says_unless_the_configuration_says_otherwise(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    given, configured = tmp_path / "given", tmp_path / "configured"
+    given.mkdir()
+    configured.mkdir()
+    for directory, keys in ((given, {}), (configured, {"state_directory": str(configured)})):
+        settings = config(server={"listen": ["lpt://127.0.0.1:0"], **keys})
+        daemon = Daemon(settings, clock=VirtualClock(), handover=Handover(state_directory=given))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.run)
+            daemon.stop()
+        assert os.listdir(directory) == ["last-grant-LPT1"]
+
+
+# Logging
+
+
+async def test_what_a_port_s_tasks_log_is_about_that_port(
+    nursery: trio.Nursery, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, errors_logged: list[str]
+) -> None:
+    def fail(port: SimulatedPort, enable: bool) -> None:
+        raise PortGoneError("unplugged")
+
+    about: set[tuple[str | None, bool]] = set()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            log._add_port(record)
+            about.add((getattr(record, "port", None), "session" in record.getMessage()))
+
+    handler = Handler(logging.INFO)
+    logger = logging.getLogger("lpt_service")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        monkeypatch.setattr(SimulatedPort, "set_interrupt_enable", fail)
+        daemon = await start_daemon(nursery, port=[{"name": "LPT7"}])
+        await wait_all_tasks_blocked()
+        Peer(daemon)
+        await wait_all_tasks_blocked()
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+    assert about == {("LPT7", False), (None, True)}
+    errors_logged.clear()
 
 
 # Stop

@@ -8,7 +8,7 @@ import os
 import socket
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from lpt_service.protocol.url import Url
 from lpt_service.server import listeners as module
-from lpt_service.server.listeners import Listener, ListenError, open_listeners
+from lpt_service.server.listener_set import ListenError, ListenerSet
+from lpt_service.server.listeners import Listener
 from tests.server.fakes import until
 
 
@@ -29,14 +29,19 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
-@contextlib.contextmanager
-def listening(text: str) -> Iterator[list[Listener]]:
-    listeners = open_listeners(Url.parse(text))
+async def open_listeners(text: str) -> ListenerSet:
+    listeners = ListenerSet()
+    listeners.commit(await listeners.prepare([text]))
+    return listeners
+
+
+@contextlib.asynccontextmanager
+async def listening(text: str) -> AsyncIterator[list[Listener]]:
+    listeners = await open_listeners(text)
     try:
-        yield listeners
+        yield list(listeners)
     finally:
-        for listener in listeners:
-            listener.close()
+        listeners.close()
 
 
 class FailingSocket(socket.socket):
@@ -64,14 +69,14 @@ def failing() -> Iterator[FailingSocket]:
 
 
 def listener_on(sock: socket.socket) -> Listener:
-    return Listener(sock, Url("lpt", "127.0.0.1", sock.getsockname()[1]))
+    return Listener(sock)
 
 
 # TCP
 
 
 async def test_a_free_tcp_port_is_picked_and_told(nursery: trio.Nursery) -> None:
-    with listening("lpt://127.0.0.1:0") as (listener,):
+    async with listening("lpt://127.0.0.1:0") as (listener,):
         assert listener.url.tcp_port != 0
         accepted: list[socket.socket] = []
         nursery.start_soon(listener.accept_forever, accepted.append)
@@ -88,7 +93,7 @@ async def test_a_name_with_several_addresses_gets_a_listener_on_each_with_one_tc
 ) -> None:
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [*answers, answers[0]])
-    with listening("lpt://both.example:0") as listeners:
+    async with listening("lpt://both.example:0") as listeners:
         assert [listener.url.host for listener in listeners] == ["127.0.0.1", "127.0.0.2"]
         assert len({listener.url.tcp_port for listener in listeners}) == 1
 
@@ -97,7 +102,7 @@ async def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pyte
     """`localhost` often stands for ::1 where there is no IPv6. 192.0.2.1 is nobody's."""
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("192.0.2.1", "127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
-    with listening("lpt://both.example:0") as listeners:
+    async with listening("lpt://both.example:0") as listeners:
         assert [listener.url.host for listener in listeners] == ["127.0.0.1"]
 
 
@@ -112,33 +117,36 @@ async def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pyte
 )
 async def test_what_cannot_be_listened_on_is_said(text: str, said: str) -> None:
     with pytest.raises(ListenError) as caught:
-        open_listeners(Url.parse(text))
+        await open_listeners(text)
+    assert str(caught.value).startswith("server.listen[0]: cannot listen on lpt")
     assert said in str(caught.value)
 
 
 async def test_a_tcp_port_in_use_is_said() -> None:
-    with listening("lpt://127.0.0.1:0") as (first,), pytest.raises(ListenError, match="the address is in use"):
-        open_listeners(first.url)
+    async with listening("lpt://127.0.0.1:0") as (first,):
+        with pytest.raises(ListenError, match="the address is in use"):
+            await open_listeners(str(first.url))
 
 
 async def test_a_name_is_listened_on_as_a_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    with listening("lpt://127.0.0.2:0") as (taken,):
+    async with listening("lpt://127.0.0.2:0") as (taken,):
         port = taken.url.tcp_port
         answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
         with pytest.raises(ListenError):
-            open_listeners(Url("lpt", "both.example", port))
+            await open_listeners(f"lpt://both.example:{port}")
         with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
             sock.connect(("127.0.0.1", port))
 
 
 async def test_ipv6_is_bracketed_in_the_url() -> None:
     try:
-        listeners = open_listeners(Url.parse("lpt://[::1]:0"))
+        listeners = await open_listeners("lpt://[::1]:0")
     except ListenError:
         pytest.skip("no IPv6 here")
-    assert str(listeners[0].url).startswith("lpt://[::1]:")
-    listeners[0].close()
+    (listener,) = listeners
+    assert str(listener.url).startswith("lpt://[::1]:")
+    listeners.close()
 
 
 # Unix sockets
@@ -146,7 +154,7 @@ async def test_ipv6_is_bracketed_in_the_url() -> None:
 
 async def test_a_unix_socket_is_for_owner_and_group_and_goes_when_closed(folder: Path) -> None:
     path = folder / "s"
-    with listening(f"lpt+unix://{path}"):
+    async with listening(f"lpt+unix://{path}"):
         mode = path.stat().st_mode
         assert stat.S_ISSOCK(mode)
         assert stat.S_IMODE(mode) == 0o660
@@ -159,15 +167,16 @@ async def test_a_stale_unix_socket_is_replaced(folder: Path) -> None:
         dead.bind(str(path))
         dead.listen()
     assert path.exists()
-    with listening(f"lpt+unix://{path}"), socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
+    async with listening(f"lpt+unix://{path}"):
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
 
 
 async def test_a_unix_socket_that_somebody_listens_on_is_left_alone(folder: Path) -> None:
     path = folder / "s"
-    with listening(f"lpt+unix://{path}"):
+    async with listening(f"lpt+unix://{path}"):
         with pytest.raises(ListenError, match="the address is in use"):
-            open_listeners(Url.parse(f"lpt+unix://{path}"))
+            await open_listeners(f"lpt+unix://{path}")
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(path))
 
@@ -176,12 +185,12 @@ async def test_a_file_that_is_no_socket_is_left_alone(folder: Path) -> None:
     path = folder / "s"
     path.write_text("precious")
     with pytest.raises(ListenError):
-        open_listeners(Url.parse(f"lpt+unix://{path}"))
+        await open_listeners(f"lpt+unix://{path}")
     assert path.read_text() == "precious"
 
 
 async def test_closing_minds_a_socket_file_that_is_gone(folder: Path) -> None:
-    with listening(f"lpt+unix://{folder}/s") as (listener,):
+    async with listening(f"lpt+unix://{folder}/s") as (listener,):
         (folder / "s").unlink()
         listener.close()
         listener.close()
@@ -195,7 +204,7 @@ async def test_closing_minds_a_socket_file_that_may_not_be_removed(
     def refuse(path: str) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    with listening(f"lpt+unix://{folder}/s") as (listener,):
+    async with listening(f"lpt+unix://{folder}/s") as (listener,):
         monkeypatch.setattr(os, "unlink", refuse)
         listener.close()
     assert "the socket's file is left behind: Permission denied" in caplog.text
@@ -210,7 +219,7 @@ async def test_the_socket_file_goes_before_the_socket(folder: Path, monkeypatch:
             answered.append(client.connect_ex(path))
         unlink(path)
 
-    with listening(f"lpt+unix://{folder}/s") as (listener,):
+    async with listening(f"lpt+unix://{folder}/s") as (listener,):
         monkeypatch.setattr(os, "unlink", look_and_unlink)
         listener.close()
     assert answered == [0]

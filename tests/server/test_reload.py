@@ -28,9 +28,9 @@ class Reloadable:
             raise self.next
         return self.next
 
-    def reload(self, **sections: Any) -> None:
+    async def reload(self, **sections: Any) -> None:
         self.next = config(**sections)
-        self.daemon.reload()
+        await self.daemon.reload()
 
 
 async def test_reload_applies_what_can_be_changed(
@@ -41,7 +41,7 @@ async def test_reload_applies_what_can_be_changed(
     await nursery.start(reloadable.daemon.run)
     peer = await enter(reloadable.daemon)
     assert await peer.status_of(peer.connect_interrupt()) == "STATUS_UNSUCCESSFUL"
-    reloadable.reload(
+    await reloadable.reload(
         port=[{"enable_connect_interrupt": True, "interrupt_linger_s": 1}],
         limits={"dead_peer_s": 3, "max_sessions": 2},
         token=[{"name": "a", "sha256": hashlib.sha256(b"x").hexdigest()}],
@@ -62,7 +62,7 @@ async def test_semantic_08_turning_the_gate_off_leaves_registrations(
     await nursery.start(reloadable.daemon.run)
     peer = await enter(reloadable.daemon)
     await peer.result(peer.connect_interrupt())
-    reloadable.reload()
+    await reloadable.reload()
     assert await peer.status_of(peer.connect_interrupt(isr=2)) == "STATUS_UNSUCCESSFUL"
     simulated(reloadable.daemon).raise_interrupt()
     assert [message[1] for message in await peer.messages()] == ["interrupt"]
@@ -74,7 +74,7 @@ async def test_reload_of_a_configuration_with_errors_is_refused_whole(
     reloadable = Reloadable(limits={"max_sessions": 7})
     await nursery.start(reloadable.daemon.run)
     reloadable.next = ConfigError(["a.toml: port[0].name: bad", "a.toml: limits.x: unknown key"])
-    reloadable.daemon.reload()
+    await reloadable.daemon.reload()
     assert reloadable.daemon.limits.max_sessions == 7
     assert errors_logged == [
         "reload refused: a.toml: port[0].name: bad",
@@ -90,15 +90,15 @@ async def test_reload_names_what_needs_a_restart(
     await nursery.start(reloadable.daemon.run)
     reloadable.next = parse(
         {
-            "server": {"listen": ["lpt://127.0.0.1:5"]},
+            "server": {"listen": ["lpt://127.0.0.1:0"]},
             "port": [{"name": "LPT2", "pulse_hz": 5, "interrupt_log_frames": 99}, {"name": "LPT3"}],
         }
     )
-    reloadable.daemon.reload()
+    await reloadable.daemon.reload()
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "reload: changes of [server] need a restart",
-        "reload: adding, removing or renaming a port needs a restart",
         "reload: interrupt_log_frames of port LPT2 needs a restart",
+        "reload: port LPT1 is not named any more, and stays until a restart",
+        "reload: port LPT3 is new, and needs a restart",
         "reload: pulse_hz of port LPT2 needs a restart",
     ]
     assert set(reloadable.daemon.workers) == {"LPT1", "LPT2"}
@@ -109,12 +109,12 @@ async def test_reload_that_only_changes_the_order_of_ports_is_silent(
 ) -> None:
     reloadable = Reloadable(port=[{"name": "LPT1"}, {"name": "LPT2", "pulse_hz": 1}])
     await nursery.start(reloadable.daemon.run)
-    reloadable.reload(port=[{"name": "LPT2", "pulse_hz": 1}, {"name": "LPT1"}])
+    await reloadable.reload(port=[{"name": "LPT2", "pulse_hz": 1}, {"name": "LPT1"}])
     assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 async def test_reload_without_a_configuration_is_told(
     daemon: Daemon, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    daemon.reload()
+    await daemon.reload()
     assert "there is no configuration file to read" in caplog.text

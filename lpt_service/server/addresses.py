@@ -1,0 +1,127 @@
+"""Addresses to listen on: what a URL stands for, and binding a socket to it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, NamedTuple
+
+import trio
+
+from lpt_service.protocol.url import TCP, UNIX, Url
+
+RESOLVE_TIMEOUT_S: Final = 5.0  # for all names of a configuration together
+BACKLOG: Final = 1024  # connections that the kernel holds until they are accepted
+_SOCKET_MODE: Final = 0o660
+ANY_HOSTS: Final = ("0.0.0.0", "::")  # noqa: S104 - what systemd or the configuration listens on is compared with it
+
+
+class Address(NamedTuple):
+    """What a socket is bound to. `host` is a number, or a Unix socket's path; TCP port 0 stands for a free one."""
+
+    family: int
+    host: str
+    tcp_port: int = 0
+
+    @classmethod
+    def of(cls, sock: socket.socket) -> Address:
+        """What a bound socket has."""
+        name = sock.getsockname()
+        return cls(sock.family, name) if sock.family == socket.AF_UNIX else cls(sock.family, str(name[0]), name[1])
+
+    @property
+    def url(self) -> Url:
+        """Under which clients reach it."""
+        return Url(UNIX, path=self.host) if self.family == socket.AF_UNIX else Url(TCP, self.host, self.tcp_port)
+
+
+async def resolve(url: Url, deadline: float) -> list[Address]:
+    """The addresses of a URL; a host name may stand for several.
+
+    Raises OSError, also when nobody has answered by `deadline` (trio's time).
+    """
+    if url.scheme == UNIX:
+        return [Address(socket.AF_UNIX, url.path)]
+    with trio.CancelScope(deadline=deadline):
+        found = await trio.socket.getaddrinfo(url.host, url.tcp_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return list(dict.fromkeys(Address(int(family), str(name[0]), url.tcp_port) for family, _, _, _, name in found))
+    raise OSError(errno.ETIMEDOUT, f"the name was not resolved within {RESOLVE_TIMEOUT_S:g} s")
+
+
+def bind(address: Address, *, shared: bool = False) -> socket.socket:
+    """A socket that listens there. `shared`: beside sockets that are in `sharing`. Raises OSError."""
+    if address.family == socket.AF_UNIX:
+        return _bind_unix(address.host)
+    sock = socket.socket(address.family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
+        if address.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((address.host, address.tcp_port))
+        sock.listen(BACKLOG)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+@contextmanager
+def sharing(sockets: Iterable[socket.socket]) -> Iterator[bool]:
+    """Let new sockets take addresses that overlap those of `sockets`: 0.0.0.0 and 127.0.0.1 can then be exchanged
+    without a moment in which nobody listens. Whether there is any socket to share with.
+    """
+    tcp = [each for each in sockets if each.family != socket.AF_UNIX]
+    for each in tcp:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, True)
+    try:
+        yield bool(tcp)
+    finally:
+        for each in tcp:  # otherwise another daemon of the same user could listen there, too
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, False)
+
+
+def _bind_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(path)
+        os.chmod(path, _SOCKET_MODE)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove the socket that a daemon left behind which was killed; leave one that somebody listens on."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+        except OSError:
+            return
+
+
+def advice(exc: OSError) -> str:
+    """Why an address could not be listened on, and what to do."""
+    if exc.errno == errno.EADDRINUSE:
+        return "the address is in use (is another lptd running?)"
+    if exc.errno == errno.EACCES:
+        return "permission denied (a TCP port below 1024, or a folder that this user may not write?)"
+    if exc.errno == errno.ENOENT:
+        return "the socket's folder does not exist: create it, or name another path"
+    return exc.strerror or str(exc)

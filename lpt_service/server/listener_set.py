@@ -1,0 +1,167 @@
+"""All listeners of a daemon: those that systemd hands in, and those of the configuration, which a reload may change.
+
+systemd's are there first and stay: they outlive the daemon, so that nobody is refused while it restarts.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple
+
+import trio
+
+from lpt_service.protocol.errors import LptError
+from lpt_service.protocol.url import Url
+from lpt_service.server.addresses import ANY_HOSTS, RESOLVE_TIMEOUT_S, Address, advice, bind, resolve, sharing
+from lpt_service.server.listeners import Listener
+
+# One address of several that a name has (`localhost` where there is no IPv6): the others do.
+_ADDRESS_ABSENT: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
+
+
+class ListenError(LptError):
+    """Listeners could not be opened. `problems` says which, why, and what to do, a line each."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Change(NamedTuple):
+    """What becomes of the configured listeners.
+
+    Attributes:
+        listeners: those from now on.
+        opened: those of them that are new.
+        leaving: those that are not named any more.
+        unnamed: those of systemd's that the configuration does not name; they stay.
+    """
+
+    listeners: list[Listener]
+    opened: list[Listener]
+    leaving: list[Listener]
+    unnamed: list[Listener]
+
+    def give_up(self) -> None:
+        """Close what was opened; everything is as before."""
+        for listener in self.opened:
+            listener.close()
+
+
+class _Wanted(NamedTuple):
+    """One URL of the configuration: where it stands, its listeners that are there, its addresses that are missing."""
+
+    path: str
+    url: Url
+    found: list[Listener]
+    missing: list[Address]
+
+
+class ListenerSet:
+    """Iterates over all listeners.
+
+    Resource handling: owns the sockets, those of systemd too.
+    """
+
+    def __init__(self, inherited: Sequence[socket.socket] = ()) -> None:
+        self.inherited = tuple(Listener(sock, is_inherited=True) for sock in inherited)
+        self._configured: list[Listener] = []
+
+    def __iter__(self) -> Iterator[Listener]:
+        yield from self.inherited
+        yield from self._configured
+
+    async def prepare(self, urls: Sequence[str]) -> Change:
+        """Open what `urls` name and nobody listens on yet; close nothing. `commit` or `Change.give_up` must follow.
+
+        A listener stays if its address is named again, whichever way. A host name may stand for several addresses;
+        those that this machine has not are left out. TCP port 0 picks a free one, the same for all addresses of a name.
+
+        Raises ListenError with every problem; nothing has changed then.
+        """
+        problems: list[str] = []
+        leaving = list(self._configured)
+        resolved: list[tuple[str, Url, list[Address]]] = []
+        deadline = trio.current_time() + RESOLVE_TIMEOUT_S
+        for index, text in enumerate(urls):
+            path, url = f"server.listen[{index}]", Url.parse(text)
+            try:
+                resolved.append((path, url, await resolve(url, deadline)))
+            except OSError as exc:
+                problems.append(f"{path}: cannot listen on {url}: {advice(exc)}")
+        wanted = [self._find(*each, leaving) for each in resolved]
+        found = [listener for each in wanted for listener in each.found]
+        change = Change([], [], leaving, [each for each in self.inherited if each not in found])
+        with sharing(listener.socket for listener in leaving) as is_shared:
+            for each in wanted:
+                try:
+                    change.opened.extend(_open(each, is_shared))
+                except OSError as exc:
+                    problems.append(f"{each.path}: cannot listen on {each.url}: {self._explain(exc, each)}")
+        if problems:
+            change.give_up()
+            raise ListenError(problems)
+        change.listeners.extend(listener for each in wanted for listener in each.found if not listener.is_inherited)
+        return change
+
+    def commit(self, change: Change) -> None:
+        """Let `change.listeners` be the configured ones; those that leave are the caller's to close."""
+        self._configured = list(change.listeners)
+
+    def close(self) -> None:
+        """Stop listening; on what systemd has handed in, it goes on listening."""
+        for listener in self:
+            listener.close()
+
+    def _find(self, path: str, url: Url, addresses: list[Address], left: list[Listener]) -> _Wanted:
+        """Take the listeners of a URL out of `left`."""
+        wanted = _Wanted(path, url, [], [])
+        for address in addresses:
+            listener = next((each for each in self.inherited if each.serves(address)), None)
+            if listener is None:
+                listener = next((each for each in left if address in (each.wanted, each.address)), None)
+                if listener is not None:
+                    left.remove(listener)
+            if listener is None:
+                wanted.missing.append(address)
+            else:
+                wanted.found.append(listener)
+        return wanted
+
+    def _explain(self, exc: OSError, wanted: _Wanted) -> str:
+        is_wide = any(address.host in ANY_HOSTS for address in wanted.missing)
+        if exc.errno == errno.EADDRINUSE and is_wide:
+            for listener in self.inherited:
+                if listener.address.tcp_port == wanted.url.tcp_port:
+                    return (
+                        f"systemd listens on {listener.url}, a part of it, for this daemon: change lptd.socket instead"
+                    )
+        return advice(exc)
+
+
+def _open(wanted: _Wanted, is_shared: bool) -> list[Listener]:
+    """Open what is missing, and add it to what is found. Raises OSError; nothing is left open then."""
+    opened: list[Listener] = []
+    absent: OSError | None = None
+    try:
+        for address in wanted.missing:
+            # TCP port 0: what the first address of the name has got is that of the others.
+            tcp_port = next((each.address.tcp_port for each in (*wanted.found, *opened)), address.tcp_port)
+            try:
+                sock = bind(address._replace(tcp_port=tcp_port), shared=is_shared)
+            except OSError as exc:
+                if exc.errno not in _ADDRESS_ABSENT:
+                    raise
+                absent = exc
+            else:
+                opened.append(Listener(sock, address))
+        if absent is not None and not opened and not wanted.found:
+            raise absent
+    except OSError:
+        for listener in opened:
+            listener.close()
+        raise
+    wanted.found.extend(opened)
+    return opened

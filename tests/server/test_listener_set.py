@@ -1,0 +1,204 @@
+"""All listeners of a daemon: those of systemd, those of the configuration, and exchanging them. Real sockets."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from lpt_service.server import addresses
+from lpt_service.server.listener_set import ListenError, ListenerSet
+from lpt_service.server.listeners import Listener
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: the path of a Unix socket has 107 bytes at the most."""
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def listeners() -> AsyncIterator[ListenerSet]:
+    """Without systemd."""
+    listeners = ListenerSet()
+    yield listeners
+    listeners.close()
+
+
+async def exchange(listeners: ListenerSet, *urls: str) -> list[Listener]:
+    """Let the configuration be these; those that leave are closed. Those that are new."""
+    change = await listeners.prepare(urls)
+    listeners.commit(change)
+    for each in change.leaving:
+        each.close()
+    return change.opened
+
+
+def urls(listeners: ListenerSet) -> list[str]:
+    return [str(listener.url) for listener in listeners]
+
+
+def can_connect(host: str, port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex((host, port)) == 0
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port: int = sock.getsockname()[1]
+        return port
+
+
+# Those of the configuration
+
+
+async def test_what_is_named_again_stays_and_the_rest_is_exchanged(listeners: ListenerSet, folder: Path) -> None:
+    first = await exchange(listeners, "lpt://127.0.0.1:0", "lpt://127.0.0.1:0", f"lpt+unix://{folder}/a")
+    opened = await exchange(listeners, f"lpt+unix://{folder}/b", "lpt://127.0.0.1:0")
+    assert [str(each.url) for each in opened] == [f"lpt+unix://{folder}/b"]
+    assert list(listeners) == [opened[0], first[0]]
+    assert os.listdir(folder) == ["b"]
+    assert not can_connect("127.0.0.1", first[1].address.tcp_port)
+    same_by_its_number = await exchange(listeners, str(first[0].url))
+    assert same_by_its_number == []
+    assert list(listeners) == [first[0]]
+
+
+async def test_a_name_and_its_address_are_the_same(listeners: ListenerSet) -> None:
+    port = free_port()
+    await exchange(listeners, f"lpt://localhost:{port}")
+    before = next(each for each in listeners if each.address.host == "127.0.0.1")
+    await exchange(listeners, f"lpt://127.0.0.1:{port}")
+    assert list(listeners) == [before]
+
+
+@pytest.mark.parametrize(("before", "after"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
+async def test_narrower_or_wider_without_a_moment_of_silence(listeners: ListenerSet, before: str, after: str) -> None:
+    port = free_port()
+    await exchange(listeners, f"lpt://{before}:{port}")
+    change = await listeners.prepare([f"lpt://{after}:{port}"])
+    assert can_connect("127.0.0.1", port)
+    listeners.commit(change)
+    change.leaving[0].close()
+    assert can_connect("127.0.0.1", port)
+    assert urls(listeners) == [f"lpt://{after}:{port}"]
+    with pytest.raises(OSError, match="in use"), socket.create_server((after, port)):
+        pass
+
+
+async def test_every_problem_is_named_with_its_path_and_nothing_has_changed(
+    listeners: ListenerSet, folder: Path
+) -> None:
+    before = await exchange(listeners, "lpt://127.0.0.1:0")
+    descriptors = os.listdir("/proc/self/fd")
+    with pytest.raises(ListenError) as caught:
+        await listeners.prepare([f"lpt+unix://{folder}/s", "lpt+unix:///no/such/s", "lpt://192.0.2.1:0"])
+    assert [problem.split(": cannot listen on ")[0] for problem in caught.value.problems] == [
+        "server.listen[1]",
+        "server.listen[2]",
+    ]
+    assert list(listeners) == before
+    assert not before[0].socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT), "nobody else may listen there"
+    assert os.listdir(folder) == []
+    assert os.listdir("/proc/self/fd") == descriptors
+
+
+async def test_a_name_that_nobody_resolves_is_a_problem_in_time(
+    listeners: ListenerSet, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(*args: object, **keys: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", never)
+    with pytest.raises(ListenError) as caught:
+        await listeners.prepare(["lpt://slow.example:1", "lpt://slower.example:1"])
+    assert trio.current_time() == addresses.RESOLVE_TIMEOUT_S
+    assert len(caught.value.problems) == 2
+    assert "the name was not resolved within 5 s" in caught.value.problems[1]
+
+
+async def test_who_has_connected_to_a_listener_that_goes_is_let_in(listeners: ListenerSet, folder: Path) -> None:
+    path = folder / "s"
+    opened = await exchange(listeners, "lpt://127.0.0.1:0", f"lpt+unix://{path}")
+    with socket.socket(socket.AF_UNIX) as unix, socket.create_connection(opened[0].socket.getsockname()) as tcp:
+        unix.connect(str(path))
+        accepted: list[socket.socket] = []
+        for each in opened:
+            each.retire(accepted.append)
+        for end, client in zip(accepted, (tcp, unix), strict=True):
+            end.sendall(b"x")
+            assert client.recv(1) == b"x"
+            end.close()
+    assert not path.exists()
+
+
+# Those of systemd
+
+
+def inherited(host: str = "127.0.0.1", *, family: int = socket.AF_INET, v6only: bool = False) -> socket.socket:
+    sock = socket.socket(family)
+    if family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
+    sock.bind((host, 0))
+    sock.listen()
+    return sock
+
+
+async def test_systemd_s_win_and_the_others_are_added(folder: Path) -> None:
+    path = folder / "s"
+    unix = socket.socket(socket.AF_UNIX)
+    unix.bind(str(path))
+    unix.listen()
+    tcp = inherited()
+    port = tcp.getsockname()[1]
+    listeners = ListenerSet([unix, tcp])
+    opened = await exchange(listeners, f"lpt://127.0.0.1:{port}", f"lpt+unix://{path}", "lpt://127.0.0.2:0")
+    assert [each.url.host for each in opened] == ["127.0.0.2"]
+    assert urls(listeners) == [f"lpt+unix://{path}", f"lpt://127.0.0.1:{port}", str(opened[0].url)]
+    await exchange(listeners)
+    assert urls(listeners) == [f"lpt+unix://{path}", f"lpt://127.0.0.1:{port}"]
+    listeners.close()
+    assert path.exists(), "the file is systemd's"
+
+
+async def test_a_wildcard_of_systemd_s_serves_every_address_of_its_family() -> None:
+    for host, family, v6only, serves in (
+        ("0.0.0.0", socket.AF_INET, False, {"127.0.0.1"}),
+        ("::", socket.AF_INET6, False, {"127.0.0.1", "::1"}),
+        ("::", socket.AF_INET6, True, {"::1"}),
+    ):
+        try:
+            sock = inherited(host, family=family, v6only=v6only)
+        except OSError:
+            pytest.skip("no IPv6 here")
+        listeners = ListenerSet([sock])
+        port = sock.getsockname()[1]
+        change = await listeners.prepare([f"lpt://127.0.0.1:{port}", f"lpt://[::1]:{port}"])
+        assert {each.address.host for each in change.opened} == {"127.0.0.1", "::1"} - serves
+        assert change.unnamed == []
+        change.give_up()
+        listeners.close()
+
+
+async def test_a_wildcard_beside_one_of_systemd_s_is_refused_with_the_way_out() -> None:
+    sock = inherited()
+    listeners = ListenerSet([sock])
+    port = sock.getsockname()[1]
+    with pytest.raises(ListenError, match=f"systemd listens on lpt://127.0.0.1:{port}.*change lptd.socket"):
+        await listeners.prepare([f"lpt://0.0.0.0:{port}"])
+    listeners.close()
+
+
+async def test_those_of_systemd_that_are_not_named_are_told() -> None:
+    listeners = ListenerSet([inherited(), inherited()])
+    one, other = listeners.inherited
+    change = await listeners.prepare([str(one.url)])
+    assert change.unnamed == [other]
+    listeners.close()
