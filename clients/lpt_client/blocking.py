@@ -155,6 +155,13 @@ class Port:
         """Owner, queue, registrations and counters of the port, as the daemon tells them."""
         return self._call(operations.PORT_STATUS)
 
+    def drain(self, on: bool = True) -> dict[str, Any]:
+        """Have nobody new granted, on any port of the daemon, while this session wants it so; for administrators.
+
+        Owners go on, those who wait keep their places. Returns `idle` (nobody owns a port any more) and `ports`.
+        """
+        return self._call(operations.drain(is_on=on))
+
     def port_info(self) -> PARALLEL_PORT_INFORMATION:
         """PARALLEL_PORT_INFORMATION: the control codes of the callbacks, and the handle that they take."""
         return self._call(operations.PORT_INFO)

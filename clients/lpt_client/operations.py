@@ -232,6 +232,13 @@ def _status_map(result: Any) -> dict[str, Any]:
 
 
 PORT_STATUS: Final = Call("status", messages.STATUS, (), _status_map)
+
+
+def drain(*, is_on: bool) -> Call[dict[str, Any]]:
+    """Have nobody new granted on any port of the daemon, or no longer: `idle`, and `ports` with owners and waiters."""
+    return Call("drain", messages.DRAIN, ({"on": is_on},), _status_map)
+
+
 PING: Final = Call("ping", messages.PING, (), lambda result: Clock(int(result[0]), int(result[1])))
 
 # Registers

@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "listen": "lptctl.listen_command",
     "ping": "lptctl.ping_command",
     "latency": "lptctl.latency_command",
+    "drain": "lptctl.drain_command",
 }
 
 

@@ -95,6 +95,8 @@ def render(report: Mapping[str, Any]) -> str:
     """The report as text. A daemon of another version may know more or less: what is not there is left out."""
     now_ns = _int(report.get("monotonic_ns"))
     lines = [_headline(report), _owner_line(report.get("owner"), now_ns)]
+    if report.get("draining"):
+        lines.append(_line("draining", "nobody new is granted"))
     lines += _list_lines("waiting", report.get("waiting"), report.get("waiters"), lambda each: _waiter(each, now_ns))
     lines += _list_lines("registered", report.get("registered"), report.get("registrations"), _registration)
     lines += _interrupt_lines(report.get("interrupts"))

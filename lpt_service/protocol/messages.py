@@ -15,6 +15,7 @@ REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 HELLO = "hello"
 STATUS = "status"
 PING = "ping"
+DRAIN = "drain"
 CANCEL = "cancel"  # a notification
 
 # Notifications, daemon to client.

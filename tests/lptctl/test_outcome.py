@@ -26,6 +26,7 @@ COMMANDS = [
     ("pulse", "1", "--width-us", "1"),
     ("ping",),
     ("latency",),
+    ("drain",),
     ("listen",),
     ("run", "--", "true"),
 ]
@@ -100,7 +101,9 @@ def test_ping(lptctl: Lptctl, url: str) -> None:
     assert shown[1].startswith("clock offset  ")
 
 
-@pytest.mark.parametrize("command", ["", "status", "run", "read", "write", "pulse", "listen", "ping", "latency"])
+@pytest.mark.parametrize(
+    "command", ["", "status", "run", "read", "write", "pulse", "listen", "ping", "latency", "drain"]
+)
 def test_help_has_examples_and_exit_codes(lptctl: Lptctl, command: str) -> None:
     short, long = lptctl(*command.split(), "-h"), lptctl(*command.split(), "--help")
     assert short == long
