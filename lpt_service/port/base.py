@@ -4,7 +4,8 @@ Synchronization: a port is used by one thread, the daemon's event loop. No metho
 microseconds, and whatever takes time (a pulse, a handshake) is a job that the server runs.
 
 Error handling: any method may raise PortGoneError (the device went away; the daemon then removes the port) or PortError
-(the access failed; the request ends with STATUS_IO_DEVICE_ERROR).
+(the access failed; the request ends with STATUS_IO_DEVICE_ERROR). Not every system tells of a device that has gone
+(Linux' ppdev does not): then reads give 0, writes go nowhere, no interrupt comes, and `check_present` alone raises.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ class ParallelPort(ABC):
     """One parallel port, opened and held exclusively by this process.
 
     Registers have the layout of the PC parallel port, hardware inversions included (`protocol.ioctl` names the bits).
+    A port begins with control bits 0 to 3 as after a PC's reset (0x0C), and with the data lines as outputs.
 
     Attributes:
         kind: "simulated", "ppdev": what `status` shows.
@@ -63,12 +65,15 @@ class ParallelPort(ABC):
 
     @abstractmethod
     def take_interrupts(self) -> int:
-        """Clear and return the number of interrupts since the last call; 0 when there were none."""
+        """Clear and return the number of interrupts since the last call; 0 when there were none.
+
+        Reading the status register does not clear them.
+        """
 
     @abstractmethod
     def check_present(self) -> None:
-        """Raise PortGoneError if the device has gone. The daemon asks now and then: not every system tells."""
+        """Raise PortGoneError if the device has gone. The daemon asks now and then: not every access tells."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the device back. Never raises; a second call does nothing."""
+        """Give the device back; lines that are outputs stay as they are. Never raises; a second call does nothing."""

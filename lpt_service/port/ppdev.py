@@ -1,16 +1,21 @@
 """A real parallel port, by way of Linux' ppdev: /dev/parportN.
 
-    open ─▶ PPGETMODES ─▶ PPEXCL ─▶ PPCLAIM ─▶ PPCLRIRQ ─▶ in use ─▶ PPRELEASE ─▶ close
+    open ─▶ PPGETMODES ─▶ is it free? ─▶ PPEXCL ─▶ PPCLAIM ─▶ PPCLRIRQ ─▶ in use ─▶ PPRELEASE ─▶ close
 
 The port is claimed once and for good, because interrupts reach only the claimant, and exclusively, because a second
 claimant that waits (PPCLAIM sleeps, under a mutex that all of ppdev shares) would freeze this one inside the kernel. So
-the kernel never arbitrates; the daemon does. PPNEGOT is never called: it sleeps under the same mutex.
+the kernel never arbitrates; the daemon does. PPNEGOT is never called: it sleeps under the same mutex. Sysfs is asked
+first who has the port: a claim that is refused leaves two lines in the kernel's log each time.
 
-ppdev enables the port's interrupt by itself at the claim, and cannot disable it. It counts interrupts, and the
-descriptor is readable while the count is not 0. When the device goes away ppdev says nothing: reads give 0, writes are
-swallowed, the descriptor never becomes readable. What tells is the node: it is removed.
+The claim sets the control register to 0x1C, whatever it was, and leaves the data latch alone. With that it enables the
+port's interrupt; ppdev cannot disable it, and it stays enabled after the port is given back. ppdev counts interrupts,
+and the descriptor is readable while the count is not 0. Giving the port back leaves all lines as they are.
 
-Source: drivers/char/ppdev.c, drivers/parport/share.c, drivers/parport/parport_pc.c of Linux 6.1.
+When the device goes away ppdev says nothing: every access succeeds, reads give 0, writes are swallowed, the descriptor
+does not become readable. What tells is the node, and what sysfs has of it: both are removed at once. The number stays
+taken until this descriptor is closed; a card that is plugged in before gets another.
+
+Source: drivers/char/ppdev.c, drivers/parport/share.c, drivers/parport/parport_pc.c of Linux 6.1; tests/vm shows it.
 """
 
 from __future__ import annotations
@@ -35,6 +40,8 @@ _STATUS_LINES: Final = 0xF8
 _INT: Final = struct.Struct("i")
 # Who is registered with a port, one link each: /sys/bus/parport/devices/lp.0 → …/parport0/lp.0
 _PARPORT_DEVICES: Final = Path("/sys/bus/parport/devices")
+# The devices that there are, one link each: /sys/dev/char/99:0
+_CHARACTER_DEVICES: Final = Path("/sys/dev/char")
 
 Ioctl = Callable[[int, int, bytes], bytes]
 
@@ -43,7 +50,7 @@ class PpdevPort(ParallelPort):
     """One /dev/parportN, held from construction until `close`.
 
     Error handling: an access raises PortGoneError when the kernel says that the device is gone, PortError otherwise.
-    Many kernels say nothing at an access: `check_present` finds out.
+    Linux 6.1 says nothing at an access: `check_present` finds out.
 
     Resource handling: one descriptor, and the exclusive claim of the port; a process that dies gives both back.
 
@@ -77,6 +84,8 @@ class PpdevPort(ParallelPort):
         """Claim the port; whether its data lines can be turned round."""
         try:
             modes = _INT.unpack(self._ioctl(self._fd, IOCTLS.PPGETMODES, bytes(_INT.size)))[0]
+            if holders := _holders(self._path):
+                raise PortError(_explain_busy(self._path, holders))
             self._ioctl(self._fd, IOCTLS.PPEXCL, b"")
             self._ioctl(self._fd, IOCTLS.PPCLAIM, b"")
             self._ioctl(self._fd, IOCTLS.PPCLRIRQ, bytes(_INT.size))  # the claim itself may raise one
@@ -121,12 +130,12 @@ class PpdevPort(ParallelPort):
 
     def check_present(self) -> None:
         try:
-            is_same = _identity(os.stat(self._path)) == self._node
+            is_there = _identity(os.stat(self._path)) == self._node and _is_known(self._node[-1])
         except FileNotFoundError:
-            is_same = False
+            is_there = False
         except OSError as exc:
             raise PortError(f"{self._path}: {exc.strerror}") from exc
-        if not is_same:
+        if not is_there:
             raise PortGoneError(f"{self._path} is gone: the device was unplugged, or its driver unloaded")
 
     def close(self) -> None:
@@ -164,6 +173,12 @@ def _identity(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_dev, stat.st_ino, stat.st_rdev
 
 
+def _is_known(device: int) -> bool:
+    """Whether the kernel has this device; a node that was made by hand, as in a container, outlives it."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    return not _CHARACTER_DEVICES.is_dir() or (_CHARACTER_DEVICES / number).exists()
+
+
 def _explain_open(path: str, error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
         return (
@@ -180,18 +195,26 @@ def _explain_open(path: str, error: OSError) -> str:
 def _explain_claim(path: str, error: OSError) -> str:
     if error.errno == errno.ENODEV:
         return f"{path}: no port behind this node; load its driver (modprobe parport_pc)"
-    if error.errno == errno.ENOTTY:
+    if error.errno in (errno.ENOTTY, errno.EINVAL):  # EINVAL: /dev/lp0
         return f"{path}: not a parallel port of ppdev; use a /dev/parportN"
     if error.errno in (errno.ENXIO, errno.EBUSY, errno.EAGAIN):
-        holders = _holders(path)
-        if "lp" in holders:
-            return (
-                f"{path}: busy: the printer driver lp holds the port; unload it (modprobe -r lp) and keep it away "
-                "(echo blacklist lp > /etc/modprobe.d/lptd.conf)"
-            )
-        who = f": {', '.join(holders)} holds the port" if holders else ": another driver or program holds the port"
-        return f"{path}: busy{who}; end it, then the daemon takes the port"
+        return _explain_busy(path, _holders(path))
     return f"{path}: cannot be claimed: {error.strerror}"
+
+
+def _explain_busy(path: str, holders: list[str]) -> str:
+    if "lp" in holders:
+        return (
+            f"{path}: busy: the printer driver lp holds the port; unload it (modprobe -r lp) and keep it away "
+            "(echo blacklist lp > /etc/modprobe.d/lptd.conf)"
+        )
+    if any(name.startswith("ppdev") for name in holders):
+        return (
+            f"{path}: busy: another program holds the port; find it (as root: fuser -v {path}) and end it, "
+            "then the daemon takes the port"
+        )
+    who = f"the driver {', '.join(holders)}" if holders else "another driver or program"
+    return f"{path}: busy: {who} holds the port; end it, then the daemon takes the port"
 
 
 def _holders(path: str) -> list[str]:

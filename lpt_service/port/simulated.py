@@ -65,6 +65,8 @@ _PULLED_UP: Final = 0xFF  # data lines that nobody drives
 _PLUG_WIRES: Final = 0x1F
 _PLUG_SHIFT: Final = 3
 
+_GONE: Final = "the simulated port was unplugged"
+
 
 class SimulatedPort(ParallelPort):
     """A PC parallel port, with a loop-back plug in it or an idle peripheral that a test plays.
@@ -103,6 +105,7 @@ class SimulatedPort(ParallelPort):
         self._peripheral_data: int | None = None
         self._status_lines = _IDLE_PERIPHERAL
         self._is_gone = False
+        self._tells = True  # that it is gone
         self._writes_to_fail: int | None = 0  # None: all
         self._event = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # its counter: interrupts not taken yet
         self._settle()
@@ -110,27 +113,26 @@ class SimulatedPort(ParallelPort):
     # The interface of every port: `base` has the contracts
 
     def read_data(self) -> int:
-        self._check()
-        return self._data_lines()
+        return self._read(self._data_lines())
 
     def read_status(self) -> int:
-        self._check()
-        return self._status_lines ^ _STATUS_INVERTED
+        return self._read(self._status_lines ^ _STATUS_INVERTED)
 
     def read_control(self) -> int:
-        self._check()
-        return self._control
+        return self._read(self._control)
 
     def write_data(self, value: int) -> int:
         self._check_write()
-        self._data = value
-        self._settle()
+        if not self._is_gone:
+            self._data = value
+            self._settle()
         return self._monotonic_ns()
 
     def write_control(self, value: int) -> int:
         self._check_write()
-        self._control = self._control & CONTROL_INTERRUPT_ENABLE | value & self._writable
-        self._settle()
+        if not self._is_gone:
+            self._control = self._control & CONTROL_INTERRUPT_ENABLE | value & self._writable
+            self._settle()
         return self._monotonic_ns()
 
     def set_interrupt_enable(self, enable: bool) -> None:
@@ -156,6 +158,8 @@ class SimulatedPort(ParallelPort):
 
     def check_present(self) -> None:
         self._check()
+        if self._is_gone:
+            raise PortGoneError(_GONE)
 
     def close(self) -> None:
         if self._event >= 0:
@@ -206,11 +210,15 @@ class SimulatedPort(ParallelPort):
         """
         self._rise(count)
 
-    def unplug(self) -> None:
-        """Take the device away: from now on every access raises PortGoneError, and the descriptor is readable."""
-        if not self._is_gone and self._event >= 0:
+    def unplug(self, *, silently: bool = False) -> None:
+        """Take the device away: from now on every access raises PortGoneError, and the descriptor is readable.
+
+        Silently, as with Linux ppdev: reads give 0, writes go nowhere, and `check_present` alone raises.
+        """
+        if not silently and not self._is_gone and self._event >= 0:
             os.eventfd_write(self._event, 1)
         self._is_gone = True
+        self._tells = not silently
 
     def fail_writes(self, count: int | None = None) -> None:
         """Let the next `count` register writes raise PortError and change nothing (None: all; 0: none any more)."""
@@ -219,10 +227,14 @@ class SimulatedPort(ParallelPort):
     # Inside
 
     def _check(self) -> None:
-        if self._is_gone:
-            raise PortGoneError("the simulated port was unplugged")
+        if self._is_gone and self._tells:
+            raise PortGoneError(_GONE)
         if self._event < 0:
             raise PortError("the simulated port is closed")
+
+    def _read(self, value: int) -> int:
+        self._check()
+        return 0 if self._is_gone else value
 
     def _check_write(self) -> None:
         self._check()

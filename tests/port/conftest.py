@@ -5,13 +5,21 @@ from collections.abc import Iterator
 import pytest
 
 from lpt_service.port.base import ParallelPort
-from tests.port.port_kinds import PORT_KINDS, Bench, Peripheral, PortKind
+from tests.port.port_kinds import SIMULATED_KINDS, Bench, Peripheral, PortKind
+from tests.port.ppdev_kinds import ppdev_kinds
 
 
-@pytest.fixture(params=PORT_KINDS, ids=lambda kind: kind.name)
-def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
-    """An open port of each kind, and its peripheral."""
+@pytest.fixture(scope="session", params=(*SIMULATED_KINDS, *ppdev_kinds()), ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> Iterator[PortKind]:
+    """Each port kind, with all its tests in a row."""
     kind: PortKind = request.param
+    with kind.prepare():
+        yield kind
+
+
+@pytest.fixture
+def bench(kind: PortKind) -> Iterator[Bench]:
+    """An open port of the kind, and its peripheral."""
     with kind.set_up() as bench:
         yield bench
 

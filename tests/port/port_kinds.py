@@ -1,12 +1,12 @@
 """Port kinds, each with the peripheral at the other end of its cable: what `test_parallel_port` runs against.
 
-To add a kind: a peripheral for it, and a row in `PORT_KINDS`.
+To add a kind: a peripheral for it, and a row in `SIMULATED_KINDS`; Linux ppdev is in `ppdev_kinds`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,18 +39,29 @@ class Peripheral(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """An open port and what is connected to it."""
+    """An open port and what is connected to it.
+
+    Attributes:
+        tells_when_gone: every access and the descriptor tell that the device has gone, not `check_present` alone.
+    """
 
     port: ParallelPort
     peripheral: Peripheral
+    tells_when_gone: bool
 
 
 @dataclass(frozen=True)
 class PortKind:
-    """A way to set up a bench; the port is closed, and the device given back, when the context ends."""
+    """A port kind by name.
+
+    Attributes:
+        set_up: makes a bench; the port is closed, and the device given back, when the context ends.
+        prepare: what all benches of the kind have in common.
+    """
 
     name: str
     set_up: Callable[[], AbstractContextManager[Bench]]
+    prepare: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,7 @@ class SimulatedPeripheral:
     """The peripheral's side of a simulated port."""
 
     port: SimulatedPort
+    tells_when_gone: bool
 
     def lines(self) -> dict[str, bool]:
         return self.port.lines
@@ -72,25 +84,26 @@ class SimulatedPeripheral:
         self.port.raise_interrupt(count)
 
     def unplug(self) -> None:
-        self.port.unplug()
+        self.port.unplug(silently=not self.tells_when_gone)
 
 
-def simulated_kind(name: str, *, bidirectional: bool = True, can_disable_interrupt: bool = True) -> PortKind:
-    """A kind of simulated port."""
+def simulated_kind(name: str, *, bidirectional: bool = True, as_ppdev: bool = False) -> PortKind:
+    """A kind of simulated port; `as_ppdev`: with what Linux ppdev does not have missing."""
 
     @contextmanager
     def set_up() -> Iterator[Bench]:
-        port = SimulatedPort(bidirectional=bidirectional, can_disable_interrupt=can_disable_interrupt)
+        port = SimulatedPort(bidirectional=bidirectional, can_disable_interrupt=not as_ppdev)
         try:
-            yield Bench(port, SimulatedPeripheral(port))
+            yield Bench(port, SimulatedPeripheral(port, not as_ppdev), tells_when_gone=not as_ppdev)
         finally:
             port.close()
 
     return PortKind(name, set_up)
 
 
-PORT_KINDS = (
+SIMULATED_KINDS = (
     simulated_kind("simulated"),
     simulated_kind("simulated, output only", bidirectional=False),
-    simulated_kind("simulated, as ppdev", can_disable_interrupt=False),
+    simulated_kind("simulated, as ppdev", as_ppdev=True),
+    simulated_kind("simulated, as ppdev, output only", bidirectional=False, as_ppdev=True),
 )

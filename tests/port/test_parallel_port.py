@@ -17,7 +17,7 @@ from lpt_service.protocol.ioctl import (
     CONTROL_SELECT_IN,
     CONTROL_STROBE,
 )
-from tests.port.port_kinds import Peripheral
+from tests.port.port_kinds import Bench, Peripheral
 
 CONTROL_LINE_BITS = 0x0F
 IDLE_STATUS = 0xD8  # nError, Select and nAck high; Busy is low and shown inverted
@@ -32,6 +32,13 @@ def enable_interrupts(port: ParallelPort) -> None:
     """Let interrupts through, and forget any that came before."""
     port.set_interrupt_enable(True)
     port.take_interrupts()
+
+
+# The beginning
+
+
+def test_the_control_lines_begin_as_after_a_reset_and_the_data_lines_as_outputs(port: ParallelPort) -> None:
+    assert port.read_control() & ~CONTROL_INTERRUPT_ENABLE == CONTROL_INIT | CONTROL_SELECT_IN
 
 
 # Data
@@ -253,36 +260,74 @@ def test_writes_do_not_disturb_waiting_interrupts(port: ParallelPort, peripheral
 
 # The end
 
-
-@pytest.mark.parametrize(
+ACCESSES = pytest.mark.parametrize(
     ("method", "arguments"),
     [
         ("read_data", ()),
         ("read_status", ()),
         ("read_control", ()),
-        ("write_data", (0x00,)),
-        ("write_control", (0x0C,)),
+        ("write_data", (0xFF,)),
+        ("write_control", (0x0F,)),
         ("set_interrupt_enable", (True,)),
         ("set_interrupt_enable", (False,)),
         ("take_interrupts", ()),
     ],
 )
-def test_once_the_device_is_gone_every_access_says_so(
-    port: ParallelPort, peripheral: Peripheral, method: str, arguments: tuple[int, ...]
+
+
+@ACCESSES
+def test_once_the_device_is_gone_an_access_says_so_or_does_nothing(
+    bench: Bench, method: str, arguments: tuple[int, ...]
 ) -> None:
+    access = getattr(bench.port, method)
+    bench.peripheral.unplug()
+    for _ in range(2):
+        if bench.tells_when_gone:
+            with pytest.raises(PortGoneError, match=r"\w"):
+                access(*arguments)
+        else:
+            access(*arguments)
+
+
+def test_reads_of_a_device_that_is_gone_give_0_where_they_do_not_say_so(bench: Bench) -> None:
+    if bench.tells_when_gone:
+        pytest.skip("this port says so")
+    bench.port.write_data(0xFF)
+    bench.peripheral.unplug()
+    bench.port.write_data(0x55)
+    bench.port.write_control(0x0F)
+    assert (bench.port.read_data(), bench.port.read_status()) == (0, 0)
+    assert bench.port.read_control() & CONTROL_LINE_BITS == 0
+
+
+def test_asking_for_the_device_tells_when_it_is_gone(port: ParallelPort, peripheral: Peripheral) -> None:
+    port.check_present()
     peripheral.unplug()
     for _ in range(2):
         with pytest.raises(PortGoneError, match=r"\w"):
-            getattr(port, method)(*arguments)
+            port.check_present()
 
 
-def test_the_descriptor_is_readable_once_the_device_is_gone(port: ParallelPort, peripheral: Peripheral) -> None:
+def test_the_descriptor_once_the_device_is_gone(bench: Bench) -> None:
+    port = bench.port
     assert not is_readable(port)
-    peripheral.unplug()
-    assert is_readable(port)
-    with pytest.raises(PortGoneError):
-        port.take_interrupts()
-    assert is_readable(port)
+    bench.peripheral.unplug()
+    assert is_readable(port) is bench.tells_when_gone
+    if bench.tells_when_gone:
+        with pytest.raises(PortGoneError):
+            port.take_interrupts()
+        assert is_readable(port)
+
+
+def test_interrupts_from_before_the_device_went_are_there_where_it_does_not_say_so(bench: Bench) -> None:
+    if bench.tells_when_gone:
+        pytest.skip("this port says so")
+    enable_interrupts(bench.port)
+    bench.peripheral.raise_interrupt(3)
+    bench.peripheral.unplug()
+    assert is_readable(bench.port)
+    assert bench.port.take_interrupts() == 3
+    assert not is_readable(bench.port)
 
 
 def test_the_descriptor_stays_the_same_until_close(port: ParallelPort, peripheral: Peripheral) -> None:
@@ -293,6 +338,14 @@ def test_the_descriptor_stays_the_same_until_close(port: ParallelPort, periphera
     port.take_interrupts()
     peripheral.unplug()
     assert port.fileno() == descriptor
+
+
+def test_lines_stay_as_they_are_when_the_port_is_given_back(port: ParallelPort, peripheral: Peripheral) -> None:
+    port.write_data(0xA5)
+    port.write_control(CONTROL_STROBE | CONTROL_SELECT_IN)
+    before = peripheral.lines()
+    port.close()
+    assert peripheral.lines() == before
 
 
 def test_close_never_raises(port: ParallelPort, peripheral: Peripheral) -> None:

@@ -45,7 +45,10 @@ class FakeKernel:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Path:
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A device without sysfs; what this machine has there is none of the tests' business."""
+    monkeypatch.setattr(ppdev, "_PARPORT_DEVICES", tmp_path / "devices")
+    monkeypatch.setattr(ppdev, "_CHARACTER_DEVICES", tmp_path / "char")
     path = tmp_path / "parport0"
     path.touch()
     return path
@@ -145,6 +148,14 @@ def test_a_node_that_is_gone_or_another_means_that_the_device_is_gone(port: Ppde
         port.check_present()
 
 
+def test_a_node_that_outlives_its_device(port: PpdevPort, node: Path, tmp_path: Path) -> None:
+    (tmp_path / "char/0:0").mkdir(parents=True)  # a file is no device
+    port.check_present()
+    (tmp_path / "char/0:0").rmdir()
+    with pytest.raises(PortGoneError, match="unplugged"):
+        port.check_present()
+
+
 def refusal(node: Path, kernel: FakeKernel) -> str:
     before = os.listdir("/proc/self/fd")
     with pytest.raises(PortError) as caught:
@@ -188,6 +199,7 @@ def test_what_is_said_of_a_node_that_cannot_be_opened(
     [
         ("PPGETMODES", errno.ENODEV, "no port behind this node; load its driver (modprobe parport_pc)"),
         ("PPGETMODES", errno.ENOTTY, "not a parallel port of ppdev; use a /dev/parportN"),
+        ("PPGETMODES", errno.EINVAL, "not a parallel port of ppdev; use a /dev/parportN"),
         ("PPCLAIM", errno.EIO, "cannot be claimed: Input/output error"),
         ("PPCLRIRQ", errno.EIO, "cannot be claimed: Input/output error"),
     ],
@@ -203,7 +215,8 @@ def test_what_is_said_of_a_port_that_cannot_be_claimed(
     ("holders", "text"),
     [
         ({"lp.0": "parport0", "ppdev1.0": "parport1"}, "busy: the printer driver lp holds the port; unload it"),
-        ({"ppdev0.0": "parport0", "lp.1": "parport1"}, "busy: ppdev0 holds the port; end it"),
+        ({"ppdev0.0": "parport0", "lp.1": "parport1"}, "busy: another program holds the port; find it"),
+        ({"pps_parport.0": "parport0"}, "busy: the driver pps_parport holds the port; end it"),
         ({}, "busy: another driver or program holds the port; end it"),
         (None, "busy: another driver or program holds the port; end it"),
     ],
@@ -212,17 +225,17 @@ def test_a_busy_port_is_told_with_who_holds_it(
     node: Path,
     kernel: FakeKernel,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     holders: dict[str, str] | None,
     text: str,
 ) -> None:
     devices = tmp_path / "devices"
+    is_known = bool(holders)
     if holders is not None:
         devices.mkdir()
         for name, port in holders.items():
             target = tmp_path / "sys" / port / name
             target.mkdir(parents=True)
             (devices / name).symlink_to(target)
-    monkeypatch.setattr(ppdev, "_PARPORT_DEVICES", devices)
     kernel.errors["PPCLAIM"] = errno.ENXIO
     assert refusal(node, kernel).startswith(text)
+    assert ("PPCLAIM" in kernel.calls) is not is_known, "a refused claim leaves its traces in the kernel's log"
