@@ -10,6 +10,7 @@ PYTEST_ARGS ?= -n2
 # make lock UPGRADE=--upgrade, or UPGRADE="--upgrade-package trio"
 UPGRADE ?=
 UV_VERSION := 0.13.9
+DEB_REVISION ?= 1
 
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check --no-input -qq
@@ -29,7 +30,7 @@ BENCH := $(BENCH_VENV)/.installed
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-system format format-check lint types contracts test coverage wheel lock bench bench-quick clean
+.PHONY: help demo check check-system vm-shell format format-check lint types contracts test coverage wheel deb lock bench bench-quick clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,8 +43,11 @@ check: $(INSTALLED) $(DEV)  ## format, lint, types, import contracts, tests; und
 	@$(MAKE) -j2 -k --output-sync=target test types contracts lint format-check
 	@echo "check: all is well"
 
-check-system: $(INSTALLED) $(DEV) wheel  ## what takes longer or needs system packages; the suite on every Python found
+check-system: $(INSTALLED) $(DEV) wheel deb  ## what takes longer or needs system packages; the suite on every Python found
 	@MAKE="$(MAKE)" tests/system/run.sh
+
+vm-shell: $(INSTALLED) $(DEV)  ## a shell in the virtual machine of the tests (docs/testing.md)
+	@$(BIN)/python -m tests.vm.shell
 
 format: $(DEV)  ## rewrite the code in the one format, imports in order
 	@$(BIN)/ruff check --quiet --select I --fix
@@ -73,6 +77,11 @@ wheel: $(RUN)  ## dist/*.whl, made without a network
 	@rm -f dist/*.whl
 	@$(BIN)/hatchling build -t wheel
 
+# DEB_REVISION=2: the same version once more, for example with a library exchanged (make lock UPGRADE=…).
+deb: $(INSTALLED)  ## dist/*.deb, for this release of Debian and this architecture, with all libraries inside
+	@mkdir -p dist
+	@DEB_REVISION=$(DEB_REVISION) $(BIN)/python deploy/debian/build.py
+
 bench: $(BENCH)  ## measure the daemon beside its rivals: docs/performance.md, .json and plots; about six minutes
 	@$(BENCH_BIN)/python -m tests.bench.run
 
@@ -87,15 +96,15 @@ lock: COMPILE = $(UV) pip compile --quiet --no-config --universal --generate-has
 lock:  ## pyproject.toml → requirements*.lock
 	@test -x $(UV) || { $(PYTHON) -m venv --clear .venvs/uv-$(UV_VERSION) && \
 	    .venvs/uv-$(UV_VERSION)/bin/pip install -qq uv==$(UV_VERSION); }
-	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build -o requirements.lock
-	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build --group dev -c requirements.lock \
+	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra cert --extra daemon --group build -o requirements.lock
+	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra cert --extra daemon --group build --group dev -c requirements.lock \
 	    -o requirements-dev.lock
 	@$(COMPILE) --python-version 3.10 --group sdk -o requirements-sdk.lock
-	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra daemon --group build --group bench -c requirements.lock \
+	@$(COMPILE) pyproject.toml --python-version 3.11 --extra cli --extra cert --extra daemon --group build --group bench -c requirements.lock \
 	    -o requirements-bench.lock
 
 clean:  ## remove all that make made
-	@rm -rf .venv .venvs dist .coverage .coverage.* .hypothesis .*_cache
+	@rm -rf .venv .venvs .cache dist .coverage .coverage.* .hypothesis .*_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A changed lock makes the environment anew, so that nothing lingers in it.

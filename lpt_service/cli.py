@@ -10,6 +10,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - the clients run on 3.10, so the 
     sys.exit(f"lptd needs Python 3.11 or newer, this is {sys.version.split()[0]} (the client library runs on 3.10)")
 
 import faulthandler
+import json
 import os
 import resource
 from pathlib import Path
@@ -47,6 +48,7 @@ def main() -> None:
     Try it on any machine:      lptd demo
     Serve a simulated port:     lptd serve --simulate
     Serve as configured:        lptd serve --config /etc/lptd/config.toml
+    Find out what is wrong:     lptd doctor
 
     Clients use lptctl, or the Python package lpt_client.
     """
@@ -127,6 +129,29 @@ def check_config(config_path: Path, config_option: Path | None) -> None:
 
 
 @main.command()
+@click.option("--json", "as_json", is_flag=True, help="Findings as JSON: check, is_well, what, advice.")
+@click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Another machine's files.")
+def doctor(as_json: bool, root: Path) -> None:
+    """Say what on this machine keeps the daemon from serving, and what to type about it.
+
+    Looks at the configuration, the user, modules, devices, who holds them, the service, and each listener and who
+    opened it; changes nothing. Root sees all of it. Exit code 0 when all is well, 1 otherwise.
+    """
+    from lpt_service.doctor.checks import examine
+    from lpt_service.doctor.machine import Machine
+
+    findings = examine(Machine(root), _msgpack_problem())
+    if as_json:
+        click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            click.echo(f"{'ok   ' if finding.is_well else 'WRONG'} {finding.check}: {finding.what}")
+            if not finding.is_well:
+                click.echo(f"      → {finding.advice}")
+    sys.exit(0 if all(finding.is_well for finding in findings) else EXIT_FAILED)
+
+
+@main.command()
 @click.option("--plain", is_flag=True, help="Lines instead of a live display (the default where there is no terminal).")
 def demo(plain: bool) -> None:
     """Watch three clients share a simulated port, for about ten seconds.
@@ -162,20 +187,26 @@ def _complain(line: str) -> None:
 
 
 def _check_msgpack() -> None:
+    problem = _msgpack_problem()
+    if problem is not None:
+        _complain(problem)
+        sys.exit(EXIT_FAILED)
+
+
+def _msgpack_problem() -> str | None:
     version = ".".join(map(str, msgpack_version()))
     if not is_accelerated():
-        _complain(
+        return (
             f"msgpack {version} runs as its pure-Python fallback, which is too slow and knows fewer limits; "
             "install a build with the C extension (pip install --force-reinstall 'msgpack>=1.2.4') and unset "
             "MSGPACK_PUREPYTHON"
         )
-        sys.exit(EXIT_FAILED)
     if msgpack_version() < _MSGPACK_LEAST:
-        _complain(
+        return (
             f"msgpack {version} can be made to use hundreds of megabytes by one small frame; "
             "1.2.4 or newer is needed (pip install 'msgpack>=1.2.4')"
         )
-        sys.exit(EXIT_FAILED)
+    return None
 
 
 def _run_daemon(config: Config, reread: Callable[[], Config]) -> None:

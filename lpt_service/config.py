@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from lpt_service.core.settings import PortSettings
 from lpt_service.protocol.errors import LptError
-from lpt_service.protocol.url import TLS, Url
+from lpt_service.protocol.url import TCP, TLS, Url
 
 DEFAULT_PATH = Path("/etc/lptd/config.toml")
 SIMULATED = "simulated"
@@ -37,8 +37,6 @@ def _check_listen(text: str) -> str:
     url = Url.parse(text)
     if url.port_name is not None:
         raise ValueError("a listener serves every port: leave the port's name out")
-    if url.scheme == TLS:
-        raise ValueError("TLS is not available in this version; use lpt:// or lpt+unix://")
     return text
 
 
@@ -114,12 +112,22 @@ class TokenConfig(_Section):
     sha256: Annotated[str, AfterValidator(_check_sha256)]
 
 
+class TlsConfig(_Section):
+    """`[tls]`: the daemon's certificate, and its clients'. The files are read only if a listener is lpts://."""
+
+    certificate: Annotated[str, AfterValidator(_check_absolute)] = "/etc/lptd/tls/server.pem"
+    key: Annotated[str, AfterValidator(_check_absolute)] = "/etc/lptd/tls/server.key"
+    client_ca: Annotated[str, AfterValidator(_check_absolute)] = "/etc/lptd/tls/ca.pem"
+    client_certificate: Literal["none", "optional", "required"] = "none"
+
+
 class Config(_Section):
     """The whole file."""
 
     server: ServerConfig = ServerConfig()
     port: tuple[PortConfig, ...] = Field(default=(PortConfig(),), min_length=1, max_length=64)
     limits: LimitsConfig = LimitsConfig()
+    tls: TlsConfig = TlsConfig()
     token: tuple[TokenConfig, ...] = ()
 
     @model_validator(mode="after")
@@ -131,6 +139,20 @@ class Config(_Section):
         for device in sorted({device for device in devices if devices.count(device) > 1}):
             raise ValueError(f"port: two ports have the device {device}")
         return self
+
+    @model_validator(mode="after")
+    def _check_listeners_differ(self) -> Config:
+        urls = [Url.parse(text) for text in self.server.listen]
+        plain = {(url.host, url.tcp_port) for url in urls if url.scheme == TCP and url.tcp_port}
+        for url in urls:
+            if url.scheme == TLS and (url.host, url.tcp_port) in plain:
+                raise ValueError(f"server.listen: {url} and lpt:// there: an address speaks TLS or it does not")
+        return self
+
+    @property
+    def has_tls_listener(self) -> bool:
+        """Whether `[tls]` is needed."""
+        return any(Url.parse(text).scheme == TLS for text in self.server.listen)
 
     def with_log_level(self, level: str) -> Config:
         """The same, but for what is logged."""

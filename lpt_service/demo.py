@@ -7,6 +7,7 @@ with a name and a URL; it tells what happens to it in JSON lines, and the parent
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -208,7 +209,9 @@ async def _start_daemon() -> tuple[trio.Process, str]:
     """A daemon with a simulated port on loopback, and its URL."""
     options = ["serve", "--simulate", "--listen", "lpt://127.0.0.1:0", "--pulse-hz", str(PULSE_HZ)]
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "lpt_service", *options, "--log-level", "error"], stdout=subprocess.PIPE
+        [sys.executable, "-m", "lpt_service", *options, "--log-level", "error"],
+        stdout=subprocess.PIPE,
+        env=_environment(),
     )
     assert process.stdout is not None
     line = b""
@@ -222,7 +225,12 @@ async def _start_daemon() -> tuple[trio.Process, str]:
 
 async def _start_client(name: str, url: str) -> trio.Process:
     command = [sys.executable, "-m", "lpt_service.demo", name, url]
-    return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment())
+
+
+def _environment() -> dict[str, str]:
+    """The variables of this process, and its path of modules: the Debian package puts its own there."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 # The client's side

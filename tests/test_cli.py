@@ -107,7 +107,6 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
     [
         (["--listen", "http://127.0.0.1:0"], "server.listen[0]: 'http://127.0.0.1:0': unknown scheme 'http'; expected"),
         (["--listen", "127.0.0.1:5378"], "server.listen[0]: "),
-        (["--listen", "lpts://127.0.0.1:0"], "TLS is not available in this version"),
         (["--listen", "lpt://127.0.0.1:0/LPT1"], "leave the port's name out"),
         (["--pulse-hz", "-1"], "port[0].pulse_hz: "),
     ],

@@ -45,6 +45,7 @@ from lpt_client.errors import (
     UrlError,
 )
 from lpt_client.events import Event, Interrupt, Mark, Reconnected, SessionInfo, Sync
+from lpt_client.sockets import TlsOptions
 from lpt_service import __version__
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ __all__ = [
     "Sync",
     "Reconnected",
     "SessionInfo",
+    "TlsOptions",
     "LptError",
     "RequestError",
     "AccessDenied",

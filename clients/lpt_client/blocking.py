@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lpt_client import operations
 from lpt_client.blocking_interrupts import Interrupts
@@ -25,14 +25,17 @@ from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
 from lpt_client.events import SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
-from lpt_client.sockets import connect_socket, default_client_name
+from lpt_client.sockets import ByteSocket, TlsOptions, connect_socket, default_client_name
 from lpt_service.protocol.ioctl import CONTROL, DATA
 from lpt_service.protocol.structs import (
     MORE_PARALLEL_PORT_INFORMATION,
     PARALLEL_PNP_INFORMATION,
     PARALLEL_PORT_INFORMATION,
 )
-from lpt_service.protocol.url import DEFAULT_URL, Url
+from lpt_service.protocol.url import DEFAULT_URL, TLS, Url
+
+if TYPE_CHECKING:
+    import ssl
 
 __all__ = ["Interrupts", "Port", "open_port"]
 
@@ -48,6 +51,7 @@ def open_port(
     *,
     client: str | None = None,
     token: str | None = None,
+    tls: ssl.SSLContext | TlsOptions | None = None,
     reconnect: bool = False,
     connect_timeout_s: float = 10.0,
     reply_timeout_s: float = REPLY_TIMEOUT_S,
@@ -56,9 +60,12 @@ def open_port(
     """Connect to a port of a daemon; use it in a `with` block, or `close` it.
 
     Args:
-        url: of the daemon and its port, for example "lpt://lab-pc:5378/LPT1" or "lpt+unix:///run/lptd/lptd.sock".
+        url: of the daemon and its port, for example "lpt://lab-pc:5378/LPT1", "lpts://lab-pc/LPT1" (TLS) or
+            "lpt+unix:///run/lptd/lptd.sock".
         client: how this program calls itself in the daemon's status, for people to read; by default the script's name.
         token: what proves who this is, where the daemon wants that.
+        tls: for lpts://, whom to believe and who this is: files (`TlsOptions`, read at every connection) or a context
+            of your own; by default the system's authorities, and no certificate.
         reconnect: when the connection breaks, connect again while the program waits for interrupts, in `Port.poll` or
             in `Port.wait_connected`, with growing pauses; registered interrupts go on from where they were. The call
             that met the loss raises ConnectionLost all the same, and ownership is lost.
@@ -73,8 +80,13 @@ def open_port(
 
     def open_link(on_event: Callable[[ConversationEvent], None]) -> Link:
         deadline_s = time.monotonic() + connect_timeout_s
-        sock = open_socket(parsed, deadline_s)
+        raw = open_socket(parsed, deadline_s)
+        sock: ByteSocket = raw
         try:
+            if parsed.scheme == TLS:
+                from lpt_client.tls import secure
+
+                sock = secure(raw, parsed, tls, deadline_s)
             conversation = greet(parsed, sock, client=name, token=token, deadline_s=deadline_s)
             return Link(sock, conversation, reply_timeout_s=reply_timeout_s, on_event=on_event)
         except BaseException:

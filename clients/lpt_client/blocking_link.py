@@ -26,7 +26,7 @@ from lpt_client.errors import (
 )
 from lpt_client.events import Queued, SessionInfo
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
-from lpt_client.sockets import RECEIVE_BYTES, bound_waits, why
+from lpt_client.sockets import RECEIVE_BYTES, ByteSocket, TlsFailed, bound_waits, why
 from lpt_service.protocol.messages import Response
 from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
 from lpt_service.protocol.url import Url
@@ -44,7 +44,7 @@ _LAST_WORDS_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 0.5 if sys.platform == "win32" else 3600.0
 
 
-def greet(url: Url, sock: socket.socket, *, client: str, token: str | None, deadline_s: float) -> Conversation:
+def greet(url: Url, sock: ByteSocket, *, client: str, token: str | None, deadline_s: float) -> Conversation:
     """Say hello on a connected socket. Raises ConnectFailed or HelloRefused; the caller closes the socket then."""
     conversation = Conversation()
     try:
@@ -53,6 +53,8 @@ def greet(url: Url, sock: socket.socket, *, client: str, token: str | None, dead
         while True:
             sock.settimeout(max(0.001, deadline_s - time.monotonic()))
             data = sock.recv(RECEIVE_BYTES)
+            if data is None:
+                continue
             if not data:
                 conversation.end_of_stream()
                 raise ConnectFailed(f"{url}: {conversation.end_reason}")
@@ -60,6 +62,8 @@ def greet(url: Url, sock: socket.socket, *, client: str, token: str | None, dead
             while (event := conversation.next_event()) is not None:
                 if type(event) is SessionInfo:
                     return conversation
+    except TlsFailed as exc:  # whether the daemon takes a client's certificate shows only now
+        raise ConnectFailed(f"{url}: {exc}") from exc
     except OSError as exc:
         raise ConnectFailed(f"{url}: no answer: {why(exc)}") from exc
     except ConversationError as exc:
@@ -77,7 +81,7 @@ class Link:
 
     def __init__(
         self,
-        sock: socket.socket,
+        sock: ByteSocket,
         conversation: Conversation,
         *,
         reply_timeout_s: float,
@@ -188,10 +192,12 @@ class Link:
         if data:
             self._conversation.receive(data)
             return
+        if data is None:
+            return
         self._conversation.end_of_stream()
         raise self.error() if msgid is None else self._conversation.connection_lost_for(msgid)
 
-    def _receive_before(self, deadline_s: float) -> bytes:
+    def _receive_before(self, deadline_s: float) -> bytes | None:
         if self._readable is None:
             return self._receive_by_timeout(deadline_s)
         wait_ms = None if deadline_s == math.inf else max(0.0, (deadline_s - time.monotonic()) * 1000)
@@ -199,7 +205,7 @@ class Link:
             raise TimeoutError
         return self._sock.recv(RECEIVE_BYTES)
 
-    def _receive_by_timeout(self, deadline_s: float) -> bytes:
+    def _receive_by_timeout(self, deadline_s: float) -> bytes | None:
         try:
             while True:
                 remaining_s = max(0.0, deadline_s - time.monotonic())

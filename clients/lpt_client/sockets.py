@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import socket
 import struct
 import sys
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 from lpt_client.errors import ConnectFailed
 from lpt_service.protocol.url import TLS, UNIX, Url
@@ -20,6 +21,46 @@ _KEEPALIVE_INTERVAL_S: Final = 5
 _KEEPALIVE_PROBES: Final = (DEAD_PEER_S - _KEEPALIVE_IDLE_S) // _KEEPALIVE_INTERVAL_S
 
 RECEIVE_BYTES: Final = 64 * 1024  # a receive, at most: as much as the daemon sends in one slice of its log
+
+
+class TlsOptions(NamedTuple):
+    """Files in PEM for lpts://.
+
+    Attributes:
+        ca: of the authorities whose daemons are believed; None: those that the system believes.
+        certificate: by which the daemon knows this client; None: none is shown.
+        key: of the certificate; None: it is in the same file.
+    """
+
+    ca: str | os.PathLike[str] | None = None
+    certificate: str | os.PathLike[str] | None = None
+    key: str | os.PathLike[str] | None = None
+
+
+class TlsFailed(ConnectionError):  # noqa: N818 - a cause of ConnectFailed, and called like it
+    """TLS failed; the text says why, and what to do."""
+
+
+class ByteSocket(Protocol):
+    """What a link needs of its socket: a socket.socket, or a TlsSocket."""
+
+    def recv(self, size: int, /) -> bytes | None:
+        """What has come, or comes next; nothing at the end, None if it is not yet anything to read."""
+
+    def sendall(self, data: bytes, /) -> None:
+        """Send all of it."""
+
+    def settimeout(self, value: float | None, /) -> None:
+        """As of a socket."""
+
+    def setsockopt(self, level: int, name: int, value: int | bytes, /) -> None:
+        """As of a socket."""
+
+    def fileno(self) -> int:
+        """As of a socket."""
+
+    def close(self) -> None:
+        """As of a socket."""
 
 
 def set_options(sock: socket.socket) -> None:
@@ -42,7 +83,7 @@ def set_options(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def bound_waits(sock: socket.socket, seconds: float) -> bool:
+def bound_waits(sock: ByteSocket, seconds: float) -> bool:
     """Let the kernel end every single receive and send of a blocking socket after `seconds`; False if it cannot.
 
     Why not `settimeout`: with it Python asks the kernel twice for each receive and send.
@@ -68,8 +109,8 @@ def _timeval_forms(seconds: float) -> tuple[int | bytes, ...]:
 
 def check_supported(url: Url) -> None:
     """Raise ConnectFailed for an address that this system or this version cannot connect to."""
-    if url.scheme == TLS:
-        raise ConnectFailed(f"{url}: this version does not speak TLS; use lpt:// or lpt+unix://")
+    if url.scheme == TLS and importlib.util.find_spec("_ssl") is None:
+        raise ConnectFailed(f"{url}: this Python was built without TLS; use another one, or lpt:// or lpt+unix://")
     if url.scheme == UNIX and not hasattr(socket, "AF_UNIX"):
         raise ConnectFailed(f"{url}: this system has no Unix sockets; use lpt://host:5378/LPT1")
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
@@ -20,7 +20,7 @@ from lpt_client.errors import AccessDenied, LptError, Revoked
 from lpt_client.events import SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
-from lpt_client.sockets import default_client_name
+from lpt_client.sockets import TlsOptions, default_client_name
 from lpt_client.trio_connector import Connector
 from lpt_client.trio_groups import open_flat_nursery
 from lpt_client.trio_interrupts import Interrupts
@@ -34,6 +34,9 @@ from lpt_service.protocol.structs import (
 )
 from lpt_service.protocol.url import DEFAULT_URL, Url
 
+if TYPE_CHECKING:
+    import ssl
+
 T = TypeVar("T")
 
 
@@ -43,6 +46,7 @@ async def open_port(
     *,
     client: str | None = None,
     token: str | None = None,
+    tls: ssl.SSLContext | TlsOptions | None = None,
     reconnect: bool = False,
     connect_timeout_s: float = 10.0,
     open_stream: OpenStream | None = None,
@@ -50,9 +54,12 @@ async def open_port(
     """A connection to a port of a daemon, for the length of the block.
 
     Args:
-        url: of the daemon and its port, for example "lpt://lab-pc:5378/LPT1" or "lpt+unix:///run/lptd/lptd.sock".
+        url: of the daemon and its port, for example "lpt://lab-pc:5378/LPT1", "lpts://lab-pc/LPT1" (TLS) or
+            "lpt+unix:///run/lptd/lptd.sock".
         client: how this program calls itself in the daemon's status, for people to read; by default the script's name.
         token: what proves who this is, where the daemon wants that.
+        tls: for lpts://, whom to believe and who this is: files (`TlsOptions`, read at every connection) or a context
+            of your own; by default the system's authorities, and no certificate.
         reconnect: when the connection breaks, connect again, for as long as it takes, with growing pauses; registered
             interrupts go on from where they were. Calls under way raise ConnectionLost all the same, ownership is
             lost, and calls made meanwhile raise ConnectionLost at once (see `Port.wait_connected`).
@@ -70,6 +77,7 @@ async def open_port(
         url,
         client=default_client_name() if client is None else client,
         token=token,
+        tls=tls,
         connect_timeout_s=connect_timeout_s,
         open_stream=open_stream,
     )

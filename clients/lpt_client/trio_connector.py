@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import trio
 
 from lpt_client.conversation import Conversation, ConversationEvent
 from lpt_client.errors import ConnectFailed, ConversationError
 from lpt_client.events import SessionInfo
-from lpt_client.sockets import why
+from lpt_client.sockets import TlsFailed, TlsOptions, why
 from lpt_client.trio_link import Link
 from lpt_client.trio_transport import TRANSPORT_ERRORS, OpenStream, Transport, connect
 from lpt_service.protocol.url import Url
+
+if TYPE_CHECKING:
+    import ssl
 
 
 class Connector:
@@ -22,11 +26,19 @@ class Connector:
     """
 
     def __init__(
-        self, url: Url, *, client: str, token: str | None, connect_timeout_s: float, open_stream: OpenStream | None
+        self,
+        url: Url,
+        *,
+        client: str,
+        token: str | None,
+        tls: ssl.SSLContext | TlsOptions | None = None,
+        connect_timeout_s: float,
+        open_stream: OpenStream | None,
     ) -> None:
         self.url = url
         self._client = client
         self._token = token
+        self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._open_stream = open_stream
 
@@ -36,13 +48,15 @@ class Connector:
         Raises ConnectFailed or HelloRefused.
         """
         with trio.move_on_after(self._connect_timeout_s):
-            transport = await connect(self.url, self._open_stream)
+            transport = await connect(self.url, self._open_stream, self._tls)
             conversation = Conversation()
             try:
                 session = await self._greet(transport, conversation)
             except BaseException as exc:
                 with trio.CancelScope(shield=True):  # closes by force: takes no time
                     await transport.close()
+                if isinstance(exc, TlsFailed):  # whether the daemon takes a client's certificate shows only now
+                    raise ConnectFailed(f"{self.url}: {exc}") from exc
                 if isinstance(exc, TRANSPORT_ERRORS):
                     raise ConnectFailed(f"{self.url}: the connection broke: {why(exc)}") from exc
                 if isinstance(exc, ConversationError):

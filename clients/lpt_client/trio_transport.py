@@ -1,7 +1,8 @@
-"""Bytes to and from a daemon under trio: two kinds of transport with one face.
+"""Bytes to and from a daemon under trio: three kinds of transport with one face.
 
 `SocketTransport` is for plain sockets. It sends without waiting where the kernel takes the bytes, which spares every
-request a turn of the scheduler that trio's SocketStream would take. `StreamTransport` is for any other trio stream.
+request a turn of the scheduler that trio's SocketStream would take. `StreamTransport` is for any other trio stream;
+`TlsTransport` puts TLS on either. Why not trio.SSLStream: docs/adr/0011.
 """
 
 from __future__ import annotations
@@ -9,13 +10,19 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
 from lpt_client.errors import ConnectFailed
-from lpt_client.sockets import RECEIVE_BYTES, check_supported, set_options, why
-from lpt_service.protocol.url import UNIX, Url
+from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, check_supported, set_options, why
+from lpt_service.protocol.url import TLS, UNIX, Url
+
+if TYPE_CHECKING:
+    import ssl
+
+    from lpt_client.tls import TlsPipe
 
 # How a transport says that the connection is broken, or was closed under it.
 TRANSPORT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
@@ -106,8 +113,82 @@ class StreamTransport:
         await trio.aclose_forcefully(self._stream)
 
 
-async def connect(url: Url, open_stream: OpenStream | None) -> Transport:
+class TlsTransport:
+    """TLS on a transport, which this owns from now on; `handshake` first."""
+
+    def __init__(self, raw: Transport, pipe: TlsPipe) -> None:
+        self._raw = raw
+        self._pipe = pipe
+        self._unsent = b""  # ciphertext that the kernel has not taken
+        self._is_ahead = False  # the next byte of plaintext was encrypted already
+
+    async def handshake(self) -> None:
+        """Agree on keys. Raises one of TRANSPORT_ERRORS, TlsFailed among them."""
+        try:
+            while not self._pipe.shake_hands():
+                await self._raw.send(self._pipe.take_outgoing())
+                self._pipe.feed(await self._raw.receive())
+        except TlsFailed:
+            with suppress(*TRANSPORT_ERRORS):
+                await self._raw.send(self._pipe.take_outgoing())  # the alert, which tells the daemon
+            raise
+        await self._raw.send(self._pipe.take_outgoing())
+
+    def try_send(self, data: bytes) -> int:
+        """See Transport. While ciphertext waits, the last byte counts as not taken: `send` follows with it."""
+        if self._unsent or not data:
+            return 0
+        self._pipe.write(data)
+        outgoing = self._pipe.take_outgoing()
+        self._unsent = outgoing[self._raw.try_send(outgoing) :]
+        self._is_ahead = bool(self._unsent)
+        return len(data) - self._is_ahead
+
+    async def send(self, data: bytes) -> None:
+        """See Transport."""
+        if len(data) > self._is_ahead:
+            self._pipe.write(memoryview(data)[self._is_ahead :])
+        outgoing, self._unsent, self._is_ahead = self._unsent + self._pipe.take_outgoing(), b"", False
+        await self._raw.send(outgoing)
+
+    async def receive(self) -> bytes:
+        """See Transport."""
+        while (data := self._pipe.read()) is None:
+            self._pipe.feed(await self._raw.receive())
+        return data
+
+    async def close(self) -> None:
+        """See Transport. The daemon is told goodbye if that takes no time."""
+        with suppress(*TRANSPORT_ERRORS):
+            self._pipe.write_goodbye()
+            self._raw.try_send(self._unsent + self._pipe.take_outgoing())
+        await self._raw.close()
+
+
+async def connect(
+    url: Url, open_stream: OpenStream | None, tls: ssl.SSLContext | TlsOptions | None = None
+) -> Transport:
     """A transport to the daemon at `url`. Raises ConnectFailed. The caller bounds the time."""
+    raw = await _connect(url, open_stream)
+    if url.scheme != TLS:
+        return raw
+    from lpt_client.tls import TlsPipe, client_context
+
+    try:
+        transport = TlsTransport(raw, TlsPipe(client_context(tls), url.host))
+        await transport.handshake()
+    except BaseException as exc:
+        with trio.CancelScope(shield=True):  # closes by force: takes no time
+            await raw.close()
+        if isinstance(exc, TlsFailed):
+            raise ConnectFailed(f"{url}: {exc}") from exc
+        if isinstance(exc, TRANSPORT_ERRORS):
+            raise ConnectFailed(f"{url}: TLS did not come about: {_why_not(exc)}") from exc
+        raise
+    return transport
+
+
+async def _connect(url: Url, open_stream: OpenStream | None) -> Transport:
     try:
         if open_stream is not None:
             return StreamTransport(await open_stream(url))

@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "ping": "lptctl.ping_command",
     "latency": "lptctl.latency_command",
     "drain": "lptctl.drain_command",
+    "cert": "lptctl.cert_command",
 }
 
 
@@ -70,7 +71,9 @@ def cli(url: str) -> None:
       lptctl listen --json                       interrupts as they come
       lptctl --url lpt://lab-pc/LPT1 ping        another daemon
 
-    A daemon that wants a token finds it in the environment variable LPT_TOKEN.
+    A daemon that wants a token finds it in the environment variable LPT_TOKEN. For TLS (lpts://), LPT_CA names the
+    authority's certificate, LPT_CERTIFICATE and LPT_KEY this client's own; without them ca.pem, client.pem and
+    client.key are looked for in ~/.config/lpt, and else the system's authorities are believed.
     """
 
 

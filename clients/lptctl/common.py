@@ -16,7 +16,7 @@ from lpt_service.protocol.url import DEFAULT_URL, Url
 from lptctl.outcome import TIMED_OUT, USAGE, Failure, escape
 
 if TYPE_CHECKING:
-    from lpt_client import blocking
+    from lpt_client import TlsOptions, blocking
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -24,6 +24,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 URL_VARIABLE: Final = "LPT_URL"
 GRANT_VARIABLE: Final = "LPT_GRANT"
 _TOKEN_VARIABLE: Final = "LPT_TOKEN"  # noqa: S105 - where it is, not what it is
+_TLS_VARIABLES: Final = ("LPT_CA", "LPT_CERTIFICATE", "LPT_KEY")
 # For a command that wants the port for a moment only. `run` waits without end, as flock(1) does.
 MOMENT_TIMEOUT_S: Final = 10.0
 _NAME_CHARACTERS_MAX: Final = 100
@@ -121,12 +122,32 @@ class SessionOptions(TypedDict):
 
     client: str
     token: str | None
+    tls: TlsOptions
 
 
 def session_options(command: str) -> SessionOptions:
     """The name shown in the daemon's status, and the token: from the environment, for anybody can read arguments."""
     name = escape(f"lptctl {command}")[:_NAME_CHARACTERS_MAX]
-    return {"client": f"{name}[{os.getpid()}]", "token": os.environ.get(_TOKEN_VARIABLE) or None}
+    token = os.environ.get(_TOKEN_VARIABLE) or None
+    return {"client": f"{name}[{os.getpid()}]", "token": token, "tls": tls_options()}
+
+
+def tls_options() -> TlsOptions:
+    """What LPT_CA, LPT_CERTIFICATE and LPT_KEY name; else ca.pem, client.pem and client.key in ~/.config/lpt."""
+    from lpt_client import TlsOptions
+
+    ca, certificate, key = (os.environ.get(name) or None for name in _TLS_VARIABLES)
+    folder = os.path.join(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config"), "lpt")
+    if ca is None:
+        ca = _existing(folder, "ca.pem")
+    if certificate is None and key is None:
+        certificate, key = _existing(folder, "client.pem"), _existing(folder, "client.key")
+    return TlsOptions(ca, certificate, key)
+
+
+def _existing(folder: str, name: str) -> str | None:
+    path = os.path.join(folder, name)
+    return path if os.path.exists(path) else None
 
 
 @contextmanager

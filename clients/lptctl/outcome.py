@@ -75,7 +75,8 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, errors.UrlError):
         return Failure(str(error), USAGE)
     if isinstance(error, errors.ConnectFailed):
-        return Failure(f"cannot reach the daemon: {error} ({_reach_advice(error)})", LOST)
+        advice = _reach_advice(error)
+        return Failure(f"cannot reach the daemon: {error}" + (f" ({advice})" if advice else ""), LOST)
     if isinstance(error, errors.TimedOut):
         return Failure(f"{error}; wait longer with --timeout", TIMED_OUT)
     if isinstance(error, errors.Revoked):
@@ -91,6 +92,10 @@ def failure_of(error: Exception) -> Failure | None:
 
 
 def _reach_advice(error: Exception) -> str:
+    from lpt_client.sockets import TlsFailed
+
+    if isinstance(error.__cause__, TlsFailed):
+        return ""  # it says itself what to do
     if isinstance(error.__cause__, PermissionError):
         return "this user may not use the socket: join the group that it belongs to"
     return "start lptd there, or name another daemon with --url or LPT_URL"

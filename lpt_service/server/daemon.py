@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,7 @@ from lpt_service.server.session import Session
 from lpt_service.server.stream import SocketStream, Stream, describe_peer, is_administrator, set_options
 from lpt_service.server.supervision import Supervision
 from lpt_service.server.systemd import Handover
+from lpt_service.server.tls_gate import TlsError, TlsGate, context_of
 
 SERVER_NAME: Final = f"lpt-service {__version__}"
 _STOPPING: Final = "the daemon is stopping"
@@ -79,6 +81,7 @@ class Daemon:
         self._started_ns = self.clock.monotonic_ns()
         self._handover = handover = Handover() if handover is None else handover
         self._listeners = ListenerSet(handover.sockets)
+        self._gate = TlsGate()
         self._supervision = Supervision(self.workers, self.clock, handover.notifier, handover.watchdog_s)
 
     @property
@@ -91,11 +94,12 @@ class Daemon:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called.
 
-        Error handling: ListenError if a listener cannot be opened.
+        Error handling: TlsError if a certificate cannot be used, ListenError if a listener cannot be opened.
 
         Resource handling: ports and listeners are closed when this returns or raises.
         """
         try:
+            self._gate.context = context_of(self._config)
             async with trio.open_nursery() as nursery:
                 for port in self._config.port:
                     await self._start_port(port, nursery)
@@ -120,7 +124,7 @@ class Daemon:
         """Accept connections from now on, and say where."""
         assert self._nursery is not None
         for listener in listeners:
-            self._nursery.start_soon(listener.accept_forever, self._welcome_connection)
+            self._nursery.start_soon(listener.accept_forever, partial(self._welcome_connection, listener))
             for name in self.workers:
                 self._announce(listener.url.with_port_name(name))
 
@@ -185,8 +189,9 @@ class Daemon:
         self._supervision.reloading()
         try:
             config = self._reread()
+            context = context_of(config)
             change = await self._listeners.prepare(config.server.listen)
-        except (ConfigError, ListenError) as exc:
+        except (ConfigError, TlsError, ListenError) as exc:
             for problem in exc.problems:
                 _log.error("reload refused: %s", problem)
             self._supervision.ready("the last reload was refused, see the log")
@@ -194,6 +199,7 @@ class Daemon:
         if self._stop_wanted.is_set():
             change.give_up()
             return
+        self._gate.context = context or self._gate.context  # the latter for those of a listener that leaves
         self._apply(config, change)
         _log.info("reloaded")
         self._supervision.ready()
@@ -220,7 +226,7 @@ class Daemon:
         self._let_in(change.opened)
         for listener in change.leaving:
             _log.info("reload: no longer listening on %s", listener.url)
-            listener.retire(self._welcome_connection)
+            listener.retire(partial(self._welcome_connection, listener))
 
     # Connections
 
@@ -229,14 +235,26 @@ class Daemon:
         assert self._nursery is not None
         self._nursery.start_soon(task)
 
-    def _welcome_connection(self, sock: socket.socket) -> None:
+    def _welcome_connection(self, listener: Listener, sock: socket.socket) -> None:
         try:
             set_options(sock, self.limits.dead_peer_s)
             peer, is_admin = describe_peer(sock), is_administrator(sock)
         except OSError:  # gone already
             sock.close()
             return
-        self.serve(SocketStream(sock), peer, is_admin=is_admin)
+        if listener.is_tls:
+            self.spawn(partial(self._secure, SocketStream(sock), peer))
+        else:
+            self.serve(SocketStream(sock), peer, is_admin=is_admin)
+
+    async def _secure(self, raw: SocketStream, peer: str) -> None:
+        stream = await self._gate.lead(raw, peer)
+        if stream is None:
+            return
+        if self._stop_wanted.is_set():
+            stream.close()
+            return
+        self.serve(stream, peer if stream.identity is None else f"{stream.identity} at {peer}")
 
     def serve(self, stream: Stream, peer: str, *, is_admin: bool = False) -> Session:
         """Begin a session on a connection."""
@@ -257,11 +275,14 @@ class Daemon:
 
     # What every port has in common
 
-    def admit(self, hello: Hello) -> PortWorker:
-        """The port that a client may use. Raises RequestError; nothing is told before the token holds."""
+    def admit(self, hello: Hello, *, is_admin: bool = False) -> PortWorker:
+        """The port that a client may use. Raises RequestError; nothing is told before the token holds.
+
+        An administrator may leave the token out: who can change the configuration has no need to know one.
+        """
         if hello.protocol != PROTOCOL_VERSION:
             raise RequestError(Status.STATUS_NOT_SUPPORTED, f"protocol: version {hello.protocol} is not supported")
-        if not self._is_token_good(hello.token):
+        if not (is_admin and hello.token is None) and not self._is_token_good(hello.token):
             raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
         if hello.port is None and len(self.workers) > 1:
             raise RequestError(Status.STATUS_NO_SUCH_DEVICE, "port: this daemon has several, name one")

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 import trio
 
 from lpt_service.protocol.errors import LptError
-from lpt_service.protocol.url import Url
+from lpt_service.protocol.url import TLS, Url
 from lpt_service.server.addresses import ANY_HOSTS, RESOLVE_TIMEOUT_S, Address, advice, bind, resolve, sharing
 from lpt_service.server.listeners import Listener
 
@@ -37,12 +37,14 @@ class Change(NamedTuple):
         opened: those of them that are new.
         leaving: those that are not named any more.
         unnamed: those of systemd's that the configuration does not name; they stay.
+        tls: those of systemd's that it names as lpts://.
     """
 
     listeners: list[Listener]
     opened: list[Listener]
     leaving: list[Listener]
     unnamed: list[Listener]
+    tls: list[Listener]
 
     def give_up(self) -> None:
         """Close what was opened; everything is as before."""
@@ -92,8 +94,11 @@ class ListenerSet:
             except OSError as exc:
                 problems.append(f"{path}: cannot listen on {url}: {advice(exc)}")
         wanted = [self._find(*each, leaving) for each in resolved]
-        found = [listener for each in wanted for listener in each.found]
-        change = Change([], [], leaving, [each for each in self.inherited if each not in found])
+        plain = [listener for each in wanted for listener in each.found if each.url.scheme != TLS]
+        tls = [listener for each in wanted for listener in each.found if each.url.scheme == TLS]
+        unnamed = [each for each in self.inherited if each not in plain and each not in tls]
+        change = Change([], [], leaving, unnamed, [each for each in tls if each.is_inherited])
+        problems += [f"server.listen: both lpt:// and lpts:// name {each.address.url}" for each in tls if each in plain]
         with sharing(listener.socket for listener in leaving) as is_shared:
             for each in wanted:
                 try:
@@ -109,6 +114,8 @@ class ListenerSet:
     def commit(self, change: Change) -> None:
         """Let `change.listeners` be the configured ones; those that leave are the caller's to close."""
         self._configured = list(change.listeners)
+        for listener in self.inherited:
+            listener.is_tls = listener in change.tls
 
     def close(self) -> None:
         """Stop listening; on what systemd has handed in, it goes on listening."""
@@ -118,11 +125,13 @@ class ListenerSet:
     def _find(self, path: str, url: Url, addresses: list[Address], left: list[Listener]) -> _Wanted:
         """Take the listeners of a URL out of `left`."""
         wanted = _Wanted(path, url, [], [])
+        mine = [each for each in left if each.is_tls == (url.scheme == TLS)]
         for address in addresses:
             listener = next((each for each in self.inherited if each.serves(address)), None)
             if listener is None:
-                listener = next((each for each in left if address in (each.wanted, each.address)), None)
+                listener = next((each for each in mine if address in (each.wanted, each.address)), None)
                 if listener is not None:
+                    mine.remove(listener)
                     left.remove(listener)
             if listener is None:
                 wanted.missing.append(address)
@@ -156,7 +165,7 @@ def _open(wanted: _Wanted, is_shared: bool) -> list[Listener]:
                     raise
                 absent = exc
             else:
-                opened.append(Listener(sock, address))
+                opened.append(Listener(sock, address, is_tls=wanted.url.scheme == TLS))
         if absent is not None and not opened and not wanted.found:
             raise absent
     except OSError:

@@ -7,10 +7,12 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import trio
 
+from lpt_service.protocol.url import TLS, Url
 from lpt_service.server.addresses import ANY_HOSTS, BACKLOG, Address
 
 _ACCEPTS_A_TURN: Final = 32
@@ -43,20 +45,32 @@ class Listener:
     Attributes:
         address: what it is bound to, with the TCP port that it really has.
         wanted: what it was to be bound to.
-        url: under which clients reach it.
         socket: for options; it is never read from here.
+        is_tls: whether those who come have to speak TLS; it may change where systemd has the socket.
         is_inherited: systemd has it, too, so that a Unix socket's file is not ours to remove.
     """
 
-    def __init__(self, sock: socket.socket, wanted: Address | None = None, *, is_inherited: bool = False) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        wanted: Address | None = None,
+        *,
+        is_inherited: bool = False,
+        is_tls: bool = False,
+    ) -> None:
         self.address = Address.of(sock)
         self.wanted = self.address if wanted is None else wanted
-        self.url = self.address.url
         self.socket = sock
         self.is_inherited = is_inherited
+        self.is_tls = is_tls
         self._accepting = trio.CancelScope()
         self._is_paused = False
         sock.setblocking(False)
+
+    @property
+    def url(self) -> Url:
+        """Under which clients reach it."""
+        return replace(self.address.url, scheme=TLS) if self.is_tls else self.address.url
 
     async def accept_forever(self, on_connection: Callable[[socket.socket], None]) -> None:
         """Hand every connection to `on_connection`, until closed.

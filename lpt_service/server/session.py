@@ -32,6 +32,7 @@ from lpt_service.protocol.status import Status
 from lpt_service.server.hello import parse_hello
 from lpt_service.server.outbox import Outbox
 from lpt_service.server.stream import Stream
+from lpt_service.server.tls import FIRST_BYTE as TLS_FIRST_BYTE
 
 if TYPE_CHECKING:
     from lpt_service.server.daemon import Daemon
@@ -165,12 +166,17 @@ class Session:
 
     async def _converse(self) -> None:
         messages_before = 0
-        while data := await self._receive():
+        data = await self._receive()
+        if data[:1] == TLS_FIRST_BYTE:
+            self.end("this listener does not speak TLS: use lpt:// in place of lpts://")
+            return
+        while data:
             self._decoder.receive(data)
             await self._take_turns()
             if self.state is not None:
                 self._keep_frame_deadline(is_new_frame=self._messages != messages_before)
                 messages_before = self._messages
+            data = await self._receive()
 
     def _keep_frame_deadline(self, *, is_new_frame: bool) -> None:
         """A frame that has begun must end in time, however its bytes drip in."""
@@ -275,7 +281,7 @@ class Session:
             raise RequestError(Status.STATUS_INVALID_DEVICE_STATE, "hello has been said already")
         hello = parse_hello(request.params)
         try:
-            worker = self._daemon.admit(hello)
+            worker = self._daemon.admit(hello, is_admin=self.is_admin)
         except RequestError as exc:
             if exc.status != Status.STATUS_INSUFFICIENT_RESOURCES:
                 self.end(f"hello refused: {exc}")

@@ -38,7 +38,10 @@ class Stream(Protocol):
         """Wait for bytes; empty at the end of the stream."""
 
     def try_send(self, data: bytes | memoryview) -> int:
-        """Send what can be sent at once; how many bytes that was (0 when the stream is full)."""
+        """Send what can be sent at once; how many bytes that was (0 when the stream is full).
+
+        If it ends in the midst of a frame, the rest of that frame must be offered next.
+        """
 
     async def wait_writable(self) -> None:
         """Wait until `try_send` can do something."""

@@ -12,9 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from lpt_client import TlsOptions
 from tests.bench.bench import Address
 from tests.bench.processes import module, running
 
+# With certificates as `lptctl cert` makes them.
+_TLS: Final = """\
+[server]
+listen = ["lpt://127.0.0.1:0", "lpts://127.0.0.1:0"]
+log_level = "error"
+[tls]
+certificate = "{folder}/localhost.pem"
+key = "{folder}/localhost.key"
+"""
 # The storm guard is lifted: a flood is what is to be measured.
 _CONFIG: Final = """\
 [server]
@@ -24,6 +34,7 @@ log_level = "error"
 enable_connect_interrupt = true
 max_interrupt_rate_hz = 10_000_000
 """
+_READY_TLS: Final = r"listening on lpt://127\.0\.0\.1:(\d+)/LPT1\nlistening on lpts://127\.0\.0\.1:(\d+)/LPT1\n"
 _READY: Final = r"listening on lpt://127\.0\.0\.1:(\d+)/LPT1\n[^\n]*\n"
 
 
@@ -61,6 +72,21 @@ def lptd(core: int) -> Iterator[LptDaemon]:
         command = [sys.executable, "-m", "lpt_service", "serve", "--config", config]
         with running(command, core, _READY) as (process, match):
             yield LptDaemon(process, ("127.0.0.1", int(match[1])), f"{folder}/lptd.sock")
+
+
+@contextmanager
+def tls_lptd(core: int) -> Iterator[tuple[str, TlsOptions]]:
+    """A daemon that speaks TLS: the URL of its port, and what a client needs to believe it."""
+    from lptctl import authority
+
+    with tempfile.TemporaryDirectory() as folder:
+        ca = authority.init(Path(folder))
+        authority.issue_server(Path(folder), ("localhost",))
+        config = Path(folder, "config.toml")
+        config.write_text(_TLS.format(folder=folder))
+        command = [sys.executable, "-m", "lpt_service", "serve", "--config", str(config)]
+        with running(command, core, _READY_TLS) as (_, match):
+            yield f"lpts://localhost:{match[2]}/LPT1", TlsOptions(ca)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "server": config.ServerConfig,
     "port": config.PortConfig,
     "limits": config.LimitsConfig,
+    "tls": config.TlsConfig,
     "token": config.TokenConfig,
 }
 

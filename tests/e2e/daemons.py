@@ -21,7 +21,7 @@ from tests.e2e.client import Address, RawClient
 PROJECT = Path(__file__).parent.parent.parent
 START_TIMEOUT_S = 20
 STOP_TIMEOUT_S = 20
-_LISTENING = re.compile(r"listening on (lpt\+unix|lpt)://(.*?)(?:#|/)([^/#]+)$")
+_LISTENING = re.compile(r"listening on (lpt\+unix|lpts?)://(.*?)(?:#|/)([^/#]+)$")
 
 
 class DaemonProcess:

@@ -95,7 +95,7 @@ async def test_a_connection_that_is_gone_when_it_is_accepted_is_dropped(
         accepted, _ = listener.accept()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        daemon._welcome_connection(accepted)
+        daemon._welcome_connection(next(iter(daemon._listeners)), accepted)
     assert accepted.fileno() == -1
     assert daemon.sessions == set()
 

@@ -60,3 +60,15 @@ async def test_others_are_refused(daemon: Daemon, autojump_clock: MockClock) -> 
     client = await enter(daemon)
     assert await client.status_of(client.send("drain", {"on": True})) == "STATUS_ACCESS_DENIED"
     assert not status(daemon)["draining"]
+
+
+async def test_an_administrator_needs_no_token_but_gives_no_wrong_one(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon = await start_daemon(nursery, port=TWO_PORTS, token=[{"name": "a", "sha256": "0" * 64}])
+    for is_admin, keys, is_let_in in ((True, {}, True), (True, {"token": "x"}, False), (False, {}, False)):
+        peer = Peer(daemon)
+        peer.session.is_admin = is_admin
+        peer.send("hello", {"protocol": 1, "port": "A", **keys})
+        reply = (await peer.messages())[0]
+        assert (reply[2] is None) == is_let_in, reply

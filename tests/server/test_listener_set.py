@@ -202,3 +202,33 @@ async def test_those_of_systemd_that_are_not_named_are_told() -> None:
     change = await listeners.prepare([str(one.url)])
     assert change.unnamed == [other]
     listeners.close()
+
+
+# TLS
+
+
+async def test_an_address_changes_to_tls_and_back_without_a_moment_of_silence(listeners: ListenerSet) -> None:
+    port = free_port()
+    for scheme in ("lpt", "lpts", "lpt"):
+        change = await listeners.prepare([f"{scheme}://127.0.0.1:{port}"])
+        assert len(change.opened) == 1
+        assert scheme == "lpt" or can_connect("127.0.0.1", port)
+        listeners.commit(change)
+        for each in change.leaving:
+            each.close()
+        assert can_connect("127.0.0.1", port)
+        assert urls(listeners) == [f"{scheme}://127.0.0.1:{port}"]
+    assert await exchange(listeners, f"lpt://127.0.0.1:{port}") == []
+
+
+async def test_systemds_socket_speaks_tls_if_the_configuration_says_so() -> None:
+    port = free_port()
+    listeners = ListenerSet([socket.create_server(("0.0.0.0", port))])
+    for named, is_tls in ((["lpts"], True), ([], False), (["lpt"], False), (["lpts"], True)):
+        change = await listeners.prepare([f"{scheme}://127.0.0.1:{port}" for scheme in named])
+        assert change.opened == []
+        listeners.commit(change)
+        assert urls(listeners) == [f"{'lpts' if is_tls else 'lpt'}://0.0.0.0:{port}"]
+    with pytest.raises(ListenError, match=f"both lpt:// and lpts:// name lpt://0.0.0.0:{port}"):
+        await listeners.prepare([f"lpts://127.0.0.1:{port}", f"lpt://127.0.0.2:{port}"])
+    listeners.close()

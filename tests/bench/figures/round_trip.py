@@ -18,7 +18,7 @@ import lpt_client
 from lpt_client import blocking
 from tests.bench import frames
 from tests.bench.bench import Address, Bench, time_calls
-from tests.bench.daemons import lptd
+from tests.bench.daemons import lptd, tls_lptd
 from tests.bench.processes import module, running
 from tests.bench.report import Goal, Result, Table, at_least, at_most, number
 from tests.bench.stats import Times, over_rounds, ratio, times_of
@@ -29,6 +29,8 @@ TRIO_SERVER: Final = "bare trio SocketStream echo"
 TRIO_CLIENT: Final = "trio raw client, bare echo"
 OURS: Final = "lptd, blocking client"
 OURS_UNIX: Final = "lptd, blocking client, Unix"
+OURS_TLS: Final = "lptd, blocking client, TLS"
+OURS_TRIO_TLS: Final = "lptd, trio client, TLS"
 OURS_BARE: Final = "lptd, ready-made frames"
 OURS_TRIO: Final = "lptd, trio client"
 RIVALS: Final = {"RPyC": "rpyc_rival", "websockets": "websockets_rival", "Pyro5": "pyro_rival", "gRPC": "grpc_rival"}
@@ -78,6 +80,8 @@ def _open(bench: Bench, stack: ExitStack, core: int, *, full: bool) -> dict[str,
         OURS_BARE: _exchange(stack, frames.greet(daemon.tcp)),
         OURS: _calls(port.read_status),
     }
+    tls_url, tls = stack.enter_context(tls_lptd(core))
+    contenders[OURS_TLS] = _calls(stack.enter_context(blocking.open_port(tls_url, tls=tls)).read_status)
     if not full:
         return contenders
     echo_unix = stack.enter_context(echo_server("blocking", core, f"{folder}/echo.sock"))
@@ -86,7 +90,8 @@ def _open(bench: Bench, stack: ExitStack, core: int, *, full: bool) -> dict[str,
     contenders[OURS_UNIX] = _calls(port_unix.read_status)
     contenders[TRIO_SERVER] = _exchange(stack, frames.dial(stack.enter_context(echo_server("trio", core))))
     contenders[TRIO_CLIENT] = lambda count: trio.run(_trio_raw, echo, count)
-    contenders[OURS_TRIO] = lambda count: trio.run(_trio_client, daemon.url, count)
+    contenders[OURS_TRIO] = lambda count: trio.run(_trio_client, daemon.url, None, count)
+    contenders[OURS_TRIO_TLS] = lambda count: trio.run(_trio_client, tls_url, tls, count)
     for name, file in RIVALS.items():
         if importlib.util.find_spec(_PACKAGES[name]) is None:
             bench.skip(f"{name}: not in this environment")
@@ -140,9 +145,9 @@ async def _trio_raw(address: Address, count: int) -> list[int]:
     return durations
 
 
-async def _trio_client(url: str, count: int) -> list[int]:
+async def _trio_client(url: str, tls: lpt_client.TlsOptions | None, count: int) -> list[int]:
     durations = []
-    async with lpt_client.open_port(url) as port:
+    async with lpt_client.open_port(url, tls=tls) as port:
         for _ in range(count):
             began = time.perf_counter_ns()
             await port.read_status()

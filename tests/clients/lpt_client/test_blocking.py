@@ -16,7 +16,7 @@ from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
-from tests.clients.blocking_harness import URL, Peer, interrupt_main, serving
+from tests.clients.blocking_harness import Peer, interrupt_main, serving
 from tests.clients.fake_daemon import GRANT, FakeDaemon, notice
 
 ALLOCATE, FREE = "PARALLEL_PORT_ALLOCATE", "PARALLEL_PORT_FREE"
@@ -355,8 +355,6 @@ def test_nobody_listens(unused_tcp_port: int) -> None:
         blocking.open_port(f"lpt://127.0.0.1:{unused_tcp_port}/LPT1")
     with pytest.raises(lpt_client.ConnectFailed, match="No such file"):
         blocking.open_port("lpt+unix:///nowhere/lptd.sock")
-    with pytest.raises(lpt_client.ConnectFailed, match="TLS"):
-        blocking.open_port(URL.replace("lpt:", "lpts:"))
     with pytest.raises(lpt_client.ConnectFailed):
         blocking.open_port("lpt://host.invalid/LPT1")
     with pytest.raises(lpt_client.UrlError):

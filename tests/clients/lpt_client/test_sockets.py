@@ -65,6 +65,7 @@ def test_options_of_the_blocking_client(listener: socket.socket) -> None:
     with blocking.open_port(url_of(listener)) as port:
         assert port.ping() == (123, 456)
         sock = port._keeper.link._sock
+        assert isinstance(sock, socket.socket)
         check_options(sock)
         assert sock.gettimeout() is None, "one system call for a receive"
         if sys.platform == "linux":
@@ -136,7 +137,9 @@ def test_a_system_that_cannot_bound_waits(listener: socket.socket, monkeypatch: 
     """Then Python does, at the price of a system call."""
     monkeypatch.setattr("lpt_client.blocking_link.bound_waits", lambda sock, seconds: False)
     with blocking.open_port(url_of(listener), reply_timeout_s=7) as port:
-        assert port._keeper.link._sock.gettimeout() == 7
+        sock = port._keeper.link._sock
+        assert isinstance(sock, socket.socket)
+        assert sock.gettimeout() == 7
         assert port.ping() == (123, 456)
 
 

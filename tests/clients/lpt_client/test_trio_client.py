@@ -271,12 +271,6 @@ async def test_an_address_that_is_none() -> None:
             pass
 
 
-async def test_tls_is_for_a_later_version() -> None:
-    with pytest.raises(lpt_client.ConnectFailed, match="TLS"):
-        async with lpt_client.open_port(URL.replace("lpt:", "lpts:")):
-            pass
-
-
 async def test_a_callback_that_raises_ends_the_block() -> None:
     async with serving() as server:
 

@@ -1,0 +1,132 @@
+"""Where TLS clients come in: the daemon's certificates, and the handshakes that are under way."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from lpt_service.config import Config, TlsConfig
+from lpt_service.protocol.errors import LptError
+from lpt_service.server.stream import Stream
+from lpt_service.server.tls import TlsFailure, TlsStream
+
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+# At once. A client needs a few round trips; who is the oldest of so many is hardly one.
+HANDSHAKES_MAX: Final = 512
+_MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+_HOW_TO_MAKE: Final = "`lptctl cert` makes certificates; the user lpt must be able to read them"
+_log = logging.getLogger(__name__)
+
+
+class TlsError(LptError):
+    """The certificates cannot be used. `problems` has one line for each thing that is wrong, with its path."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class TlsGate:
+    """Leads connections through the handshake.
+
+    Attributes:
+        context: with the certificates for those who come from now on.
+    """
+
+    def __init__(self) -> None:
+        self.context: ssl.SSLContext | None = None
+        self._under_way: dict[trio.CancelScope, None] = {}  # the oldest first
+
+    async def lead(self, raw: Stream, peer: str) -> TlsStream | None:
+        """The connection with TLS on it; None, and a line in the log, if that does not come about in time.
+
+        When too many are under way, the oldest is given up for this one: who holds back cannot keep others out.
+
+        Resource handling: `raw` is closed unless it is in what this returns.
+        """
+        assert self.context is not None
+        stream = TlsStream(raw, self.context)
+        if len(self._under_way) >= HANDSHAKES_MAX:
+            next(iter(self._under_way)).cancel()
+        scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
+        self._under_way[scope] = None
+        is_led = False
+        try:
+            with scope:
+                is_led = await _shake_hands(stream, raw, peer)
+            if scope.cancelled_caught:
+                in_time = trio.current_time() < scope.deadline
+                why = f"{HANDSHAKES_MAX} others came" if in_time else f"{HANDSHAKE_TIMEOUT_S:.0f} s had passed"
+                _log.warning("no TLS with %s: the handshake was not over when %s", peer, why)
+        finally:
+            del self._under_way[scope]
+            if not is_led:
+                raw.close()
+        return stream if is_led else None
+
+
+async def _shake_hands(stream: TlsStream, raw: Stream, peer: str) -> bool:
+    try:
+        await stream.handshake()
+    except TlsFailure as exc:
+        _log.warning("no TLS with %s: %s", peer, exc)
+        with suppress(OSError):
+            await raw.finish()  # so that the client reads what it was told
+        return False
+    except (OSError, trio.ClosedResourceError) as exc:
+        _log.warning("no TLS with %s: the connection broke: %s", peer, exc)
+        return False
+    return True
+
+
+def context_of(config: Config) -> ssl.SSLContext | None:
+    """What `[tls]` says, if anybody listens for TLS; read from its files anew. Raises TlsError."""
+    return load_context(config.tls) if config.has_tls_listener else None
+
+
+def load_context(settings: TlsConfig) -> ssl.SSLContext:
+    """TLS 1.3 with these certificates. Raises TlsError, which names every file that cannot be used."""
+    problems: list[str] = []
+    certificate = _read(problems, "tls.certificate", settings.certificate, "-----BEGIN CERTIFICATE-----")
+    key = _read(problems, "tls.key", settings.key, "PRIVATE KEY-----")
+    if key is not None and "ENCRYPTED" in key:
+        problems.append(f"tls.key: {settings.key} has a password, for which nobody can be asked; remove it")
+    if settings.client_certificate != "none":
+        _read(problems, "tls.client_ca", settings.client_ca, "-----BEGIN CERTIFICATE-----")
+    if problems or certificate is None or key is None:
+        raise TlsError(problems)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.num_tickets = 0  # a resumed session would bring the trust of an older configuration with it
+    try:
+        context.load_cert_chain(settings.certificate, settings.key, password="")
+    except ssl.SSLError as exc:
+        if exc.reason == "KEY_VALUES_MISMATCH":
+            raise TlsError([f"tls.key: {settings.key} is not the key of {settings.certificate}"]) from exc
+        pair = f"{settings.certificate} with {settings.key}"
+        raise TlsError([f"tls.certificate: {pair} cannot be used: {exc.reason or exc}"]) from exc
+    if settings.client_certificate != "none":
+        try:
+            context.load_verify_locations(settings.client_ca)
+        except ssl.SSLError as exc:
+            raise TlsError([f"tls.client_ca: {settings.client_ca} cannot be used: {exc.reason or exc}"]) from exc
+        context.verify_mode = _MODES[settings.client_certificate]
+    return context
+
+
+def _read(problems: list[str], key: str, path: str, mark: str) -> str | None:
+    """A file's text; None, and a line in `problems`, if it cannot be read or has no `mark`. OpenSSL would not say."""
+    try:
+        text = Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError as exc:
+        problems.append(f"{key}: {path} cannot be read: {exc.strerror} ({_HOW_TO_MAKE})")
+        return None
+    if mark not in text:
+        problems.append(f"{key}: {path} is not what it should be: a PEM file with {mark.strip('-')}")
+        return None
+    return text

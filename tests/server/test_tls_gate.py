@@ -1,0 +1,188 @@
+"""Where TLS clients come in: bounded in number and time, one line in the log for each that does not; certificates."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from lpt_service.config import TlsConfig
+from lpt_service.server import tls_gate
+from lpt_service.server.tls import TlsStream
+from lpt_service.server.tls_gate import HANDSHAKE_TIMEOUT_S, TlsError, TlsGate, context_of, load_context
+from tests.certificates import client_context, section
+from tests.server.fakes import MemoryStream, config
+from tests.server.tls_client import TlsClient
+
+
+@pytest.fixture
+def gate(certificates: Path) -> TlsGate:
+    gate = TlsGate()
+    gate.context = load_context(TlsConfig(**section(certificates)))
+    return gate
+
+
+class Comer:
+    """Somebody who comes to the gate, and what becomes of it."""
+
+    def __init__(self, gate: TlsGate, nursery: trio.Nursery, name: str = "peer") -> None:
+        self.raw = MemoryStream()
+        self.led: TlsStream | None = None
+        self.took_s: float | None = None
+        self._began_s = trio.current_time()
+        nursery.start_soon(self._come, gate, name)
+
+    async def _come(self, gate: TlsGate, name: str) -> None:
+        self.led = await gate.lead(self.raw, name)
+        self.took_s = trio.current_time() - self._began_s
+
+    async def agree(self, certificates: Path) -> None:
+        client = TlsClient(self.raw, client_context(certificates))
+        while not client.shake_hands():
+            await wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
+
+
+async def test_a_client_is_led_through(gate: TlsGate, certificates: Path, nursery: trio.Nursery) -> None:
+    comer = Comer(gate, nursery)
+    await comer.agree(certificates)
+    assert comer.led is not None
+    assert not comer.raw.is_closed
+
+
+async def test_who_drips_in_is_given_up_and_disturbs_nobody(
+    gate: TlsGate,
+    certificates: Path,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    slow, silent = Comer(gate, nursery, "slow"), Comer(gate, nursery, "silent")
+    hello = bytes.fromhex("1603010200010001fc0303") + bytes(500)
+    for at in range(9):
+        slow.raw.feed(hello[at : at + 1])
+        await trio.sleep(1)
+        quick = Comer(gate, nursery)
+        await quick.agree(certificates)
+        assert quick.led is not None
+    await trio.sleep(5)
+    for each, name in ((slow, "slow"), (silent, "silent")):
+        assert each.took_s == pytest.approx(HANDSHAKE_TIMEOUT_S, abs=0.1)
+        assert each.led is None
+        assert each.raw.is_closed
+        assert f"no TLS with {name}: the handshake was not over when 10 s had passed" in caplog.messages
+
+
+async def test_when_too_many_come_the_oldest_goes(
+    gate: TlsGate,
+    certificates: Path,
+    nursery: trio.Nursery,
+    autojump_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(tls_gate, "HANDSHAKES_MAX", 3)
+    comers = []
+    for number in range(5):
+        comers.append(Comer(gate, nursery, f"peer {number}"))
+        await wait_all_tasks_blocked()
+    assert [each.raw.is_closed for each in comers] == [True, True, False, False, False]
+    assert caplog.messages == [
+        f"no TLS with peer {number}: the handshake was not over when 3 others came" for number in (0, 1)
+    ]
+    await comers[4].agree(certificates)
+    assert comers[4].led is not None
+
+
+async def test_a_failure_is_one_line_and_the_client_can_read_why(
+    gate: TlsGate, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+) -> None:
+    comer = Comer(gate, nursery)
+    comer.raw.feed(b"\x94\x00\x01")
+    await wait_all_tasks_blocked()
+    assert comer.led is None
+    assert comer.raw.is_finished
+    assert comer.raw.is_closed
+    assert caplog.messages == ["no TLS with peer: the client does not speak TLS (lpt:// in place of lpts://?)"]
+
+
+async def test_a_connection_that_breaks(gate: TlsGate, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
+    comer = Comer(gate, nursery)
+    await wait_all_tasks_blocked()
+    comer.raw.break_(ConnectionResetError("reset"))
+    await wait_all_tasks_blocked()
+    assert comer.raw.is_closed
+    assert caplog.messages == ["no TLS with peer: the connection broke: reset"]
+
+
+async def test_the_end_of_the_daemon_closes_who_is_under_way(gate: TlsGate) -> None:
+    async with trio.open_nursery() as nursery:
+        comer = Comer(gate, nursery)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert comer.raw.is_closed
+    assert not gate._under_way
+
+
+# Certificates
+
+
+def problems(**keys: Any) -> list[str]:
+    with pytest.raises(TlsError) as caught:
+        load_context(TlsConfig(**keys))
+    return caught.value.problems
+
+
+def test_files_that_are_not_there_are_all_named(tmp_path: Path) -> None:
+    found = problems(**section(tmp_path, client_certificate="required"))
+    for key, name, problem in zip(
+        ("certificate", "key", "client_ca"), ("server.pem", "server.key", "ca.pem"), found, strict=True
+    ):
+        assert problem.startswith(
+            f"tls.{key}: {tmp_path}/{name} cannot be read: No such file or directory (`lptctl cert`"
+        )
+
+
+def test_a_folder_in_the_place_of_a_file(certificates: Path, tmp_path: Path) -> None:
+    (found,) = problems(**{**section(certificates), "key": str(tmp_path)})
+    assert found.startswith(f"tls.key: {tmp_path} cannot be read: Is a directory")
+
+
+def test_a_pair_that_does_not_match(certificates: Path) -> None:
+    keys = {**section(certificates), "key": str(certificates / "client.key")}
+    assert problems(**keys) == [f"tls.key: {certificates}/client.key is not the key of {certificates}/server.pem"]
+
+
+def test_files_that_hold_something_else(certificates: Path, tmp_path: Path) -> None:
+    swapped = {**section(certificates), "certificate": str(certificates / "server.key")}
+    (found,) = problems(**swapped)
+    assert found.endswith("server.key is not what it should be: a PEM file with BEGIN CERTIFICATE")
+    damaged = tmp_path / "damaged.pem"
+    damaged.write_text("-----BEGIN CERTIFICATE-----\nabc\n-----END CERTIFICATE-----\n")
+    (found,) = problems(**{**section(certificates), "certificate": str(damaged)})
+    assert found.startswith(f"tls.certificate: {damaged} with ")
+    (found,) = problems(**{**section(certificates, client_certificate="optional"), "client_ca": str(damaged)})
+    assert found.startswith(f"tls.client_ca: {damaged} cannot be used: ")
+    locked = tmp_path / "locked.key"
+    locked.write_text("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    (found,) = problems(**{**section(certificates), "key": str(locked)})
+    assert "has a password" in found
+
+
+def test_the_authority_of_clients_is_read_only_if_they_are_asked(certificates: Path, tmp_path: Path) -> None:
+    keys = {**section(certificates), "client_ca": str(tmp_path / "nowhere")}
+    assert load_context(TlsConfig(**keys)).verify_mode == ssl.CERT_NONE
+    assert problems(**keys, client_certificate="optional")
+
+
+def test_nothing_is_read_without_a_listener_for_tls(certificates: Path) -> None:
+    tls = section(certificates)
+    assert context_of(config(tls={"key": "/nowhere"})) is None
+    context = context_of(config(tls=tls, server={"listen": ["lpts://127.0.0.1:0"]}))
+    assert context is not None
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_3
+    assert context.num_tickets == 0
