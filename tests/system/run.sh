@@ -51,6 +51,9 @@ fi
 # For systemd-analyze, which checks the units; installing systemd starts nothing.
 command -v systemd-analyze >/dev/null || [ "$(id -u)" -ne 0 ] || apt-get -qq install --yes --no-install-recommends systemd >/dev/null || true
 
+# For a look at the package.
+command -v lintian >/dev/null || [ "$(id -u)" -ne 0 ] || apt-get -qq install --yes --no-install-recommends lintian >/dev/null || true
+
 # A guest that cannot be built fails the tests that need it, and the others run.
 echo "== the virtual machine of the tests"
 tests/vm/packages.sh && .venv/bin/python -m tests.vm.build || echo "== the tests in tests/vm will fail"

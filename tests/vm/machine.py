@@ -82,13 +82,13 @@ def forwarded_ports(monitor: Path, timeout_s: float) -> dict[int, int] | None:
             return None
         with connection.makefile("rw", encoding="utf-8") as lines:
             lines.readline()  # the greeting
-            _execute(lines, "qmp_capabilities")
-            shown = _execute(lines, "human-monitor-command", **{"command-line": "info usernet"})
+            execute(lines, "qmp_capabilities")
+            shown = execute(lines, "human-monitor-command", **{"command-line": "info usernet"})
     forwards = re.findall(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)", shown)
     return {int(guest_port): int(host_port) for host_port, guest_port in forwards}
 
 
-def _execute(lines: TextIO, command: str, **arguments: str) -> Any:
+def execute(lines: TextIO, command: str, **arguments: str) -> Any:
     """Execute a command of QMP; what it returns."""
     lines.write(json.dumps({"execute": command, "arguments": arguments}))
     lines.flush()

@@ -85,7 +85,8 @@ def _make_environment(folder: Path, lock: str, version: str) -> None:
     scripts.mkdir()
     (scripts / "python").symlink_to("/usr/bin/python3")
     for name, module in _ENTRY_POINTS.items():
-        (scripts / name).write_text(f"#!/srv/venv/bin/python\nfrom {module} import main\n\nmain()\n", encoding="utf-8")
+        lines = ("#!/srv/venv/bin/python", "import sys", f"from {module} import main", "sys.exit(main())", "")
+        (scripts / name).write_text("\n".join(lines), encoding="utf-8")
         (scripts / name).chmod(0o755)
     make_ext4(venv, folder / "venv.ext4", spare_mib=1)
     shutil.rmtree(venv)
