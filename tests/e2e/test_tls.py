@@ -19,7 +19,7 @@ import lpt_client
 from lpt_client import TlsOptions, blocking
 from tests.certificates import CLIENT, client_context, options, pair, section
 from tests.e2e.client import Account, RawClient, check_closing
-from tests.e2e.daemons import DaemonProcess, eventually, serving
+from tests.e2e.daemons import STOP_TIMEOUT_S, DaemonProcess, eventually, serving
 
 
 class TlsDaemon:
@@ -102,7 +102,7 @@ def test_a_client_with_a_certificate_is_known_by_it(start: Start, certificates: 
     tls = start(client_certificate="required")
     assert use(tls.url, options(certificates, "client")).startswith(f"{CLIENT} at 127.0.0.1:")
     assert use(tls.url, client_context(certificates, "client")).startswith(f"{CLIENT} at 127.0.0.1:")
-    assert f"connected from {CLIENT} at 127.0.0.1:" in tls.daemon.log()
+    eventually(lambda: f"connected from {CLIENT} at 127.0.0.1:" in tls.daemon.log())
 
 
 # What each client is told, and what the daemon's log says.
@@ -164,9 +164,11 @@ def test_tls_and_plain_text_meet(start: Start, certificates: Path, use: Any) -> 
     assert plain_at_tls.endswith("this listener speaks TLS: use lpts:// in place of lpt://")
     tls_at_plain = use(f"lpts://localhost:{tls.plain_port}/LPT1", options(certificates))
     assert "no TLS is spoken there: use lpt://" in tls_at_plain
-    log = tls.daemon.log()
-    assert "the client does not speak TLS (lpt:// in place of lpts://?)" in log
-    assert "closing: this listener does not speak TLS: use lpt:// in place of lpts://" in log
+    for said in (
+        "the client does not speak TLS (lpt:// in place of lpts://?)",
+        "closing: this listener does not speak TLS: use lpt:// in place of lpts://",
+    ):
+        eventually(lambda said=said: said in tls.daemon.log(), said)  # type: ignore[misc]
 
 
 @USES
@@ -184,7 +186,7 @@ def test_an_older_tls(start: Start, certificates: Path) -> None:
     tls, context = start(), client_context(certificates)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     assert "there is no version of TLS that both ends speak" in use_blocking(tls.url, context)
-    assert "the client does not speak TLS 1.3" in tls.daemon.log()
+    eventually(lambda: "the client does not speak TLS 1.3" in tls.daemon.log())
 
 
 def test_who_never_ends_the_handshake_disturbs_nobody(start: Start, certificates: Path) -> None:
@@ -246,6 +248,7 @@ def test_the_last_words_arrive_before_the_goodbye(start: Start, certificates: Pa
     assert check_closing(client, answered=[]) == "the daemon is stopping"
     assert client.socket.recv(1) == b"", "an end that was told"
     client.close()
+    assert tls.daemon.process.wait(STOP_TIMEOUT_S) == 0
 
 
 def test_new_certificates_are_for_those_who_come(start: Start, certificates: Path) -> None:
