@@ -70,7 +70,6 @@ class Daemon:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.workers: dict[str, PortWorker] = {}
         self.sessions: set[Session] = set()
-        self._drainers: set[SessionState] = set()
         self._config = config
         self._announce = announce
         self._reread = reread
@@ -268,7 +267,7 @@ class Daemon:
             await session.run()
         finally:
             self.sessions.discard(session)
-            if session.state is not None and session.state in self._drainers:
+            if session.is_admin and session.state is not None:
                 self.drain(session.state, is_on=False)
             if not self.sessions and self._stop_wanted.is_set():
                 self._everybody_left.set()
@@ -328,10 +327,6 @@ class Daemon:
 
     def drain(self, state: SessionState, *, is_on: bool) -> dict[str, Any]:
         """Grant nobody new on any port while a session wants it so; the answer to drain."""
-        if is_on:
-            self._drainers.add(state)
-        else:
-            self._drainers.discard(state)
         for worker in self.workers.values():
             worker.driver.drain(state, self.clock.monotonic_ns(), is_on=is_on)
             worker.carry_out()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.vm.daemon import GuestDaemon, serving
 from tests.vm.guest import Guest
 
 
@@ -13,3 +14,9 @@ from tests.vm.guest import Guest
 def guest() -> Iterator[Guest]:
     with Guest() as guest:
         yield guest
+
+
+@pytest.fixture(scope="module")
+def daemon(guest: Guest) -> Iterator[GuestDaemon]:
+    with serving(guest) as daemon:
+        yield daemon

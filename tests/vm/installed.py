@@ -11,22 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from tests.vm.daemon import CARD
 from tests.vm.guest import Guest, Result
 from tests.vm.host import PROJECT
 
-SAFE_DATA: Final = 0x81
-SAFE_CONTROL: Final = 0x0C
 TOKEN: Final = "a secret"
 # Two ports, and nobody gets in without a token but the administrator.
-CONFIG: Final = f"""
-[[port]]
-name = "CARD"
-device = "/dev/parport1"
-enable_connect_interrupt = true
-safe_data = {SAFE_DATA}
-safe_control = {SAFE_CONTROL}
-max_interrupt_rate_hz = 10_000_000
-
+CONFIG: Final = f"""{CARD}
 [[port]]
 name = "SIMULATED"
 enable_connect_interrupt = true

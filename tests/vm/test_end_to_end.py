@@ -31,7 +31,7 @@ from tests.e2e.client import (
     pulse,
 )
 from tests.e2e.daemons import is_clean
-from tests.vm.daemon import CARD, PC_PORT, SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDaemon, eventually, serving
+from tests.vm.daemon import CARD, PC_PORT, SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDaemon, eventually
 from tests.vm.guest import Guest
 
 # The first test waits until the guest is built.
@@ -42,12 +42,6 @@ INTERRUPT_ENABLE = 0x10
 DIRECTION_INPUT = 0x20
 STATUS_IDLE = 0xD8
 STROBE = 0x01
-
-
-@pytest.fixture(scope="module")
-def daemon(guest: Guest) -> Iterator[GuestDaemon]:
-    with serving(guest) as daemon:
-        yield daemon
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from tests.e2e.client import (
     pulse,
 )
 from tests.e2e.daemons import PROJECT
-from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDaemon, eventually, serving
+from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDaemon, eventually
 from tests.vm.guest import Guest
 
 # The first test waits until the guest is built.
@@ -41,12 +41,6 @@ STATUS_IDLE = 0xD8
 STROBE = 0x01
 SAFE = [("data", SAFE_DATA), ("control", SAFE_CONTROL | 0x10)]
 LONG_PULSE_US = 10_000_000
-
-
-@pytest.fixture(scope="module")
-def daemon(guest: Guest) -> Iterator[GuestDaemon]:
-    with serving(guest) as daemon:
-        yield daemon
 
 
 @pytest.fixture

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.vm.daemon import SAFE_DATA
 from tests.vm.guest import Guest
-from tests.vm.installed import CONFIG, SAFE_DATA, TIMEOUT_S, TOKEN, TOKENS, Installed, build_package
+from tests.vm.installed import CONFIG, TIMEOUT_S, TOKEN, TOKENS, Installed, build_package
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
