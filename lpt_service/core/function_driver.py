@@ -22,7 +22,7 @@ from lpt_service.core.interrupts import InterruptRegistry
 from lpt_service.core.jobs import Job
 from lpt_service.core.notices import RevokedNotice
 from lpt_service.core.ownership import Ownership
-from lpt_service.core.requests import ControlRequest, SessionState, invalid, parse_request
+from lpt_service.core.requests import ControlRequest, SessionState, invalid, missing_role, parse_request
 from lpt_service.core.settings import PortSettings
 from lpt_service.core.storm_guard import StormGuard
 from lpt_service.port.absent import AbsentPort
@@ -187,6 +187,8 @@ class FunctionDriver:
                 Status.STATUS_UNSUCCESSFUL,
                 f"connecting interrupts is disabled; set enable_connect_interrupt = true for port {self.settings.name}",
             )
+        if session.role < row.role:
+            raise missing_role(row.name, row.role, self.settings.name, session.role)
         if len(request.input) < row.input_bytes:
             raise RequestError(
                 Status.STATUS_BUFFER_TOO_SMALL,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from lpt_service.core.deadlines import Deadline
 from lpt_service.protocol.codec import U32_MAX
 from lpt_service.protocol.errors import RequestError
-from lpt_service.protocol.ioctl import CONTROL_CODES, ControlCode, IoctlClass
+from lpt_service.protocol.ioctl import CONTROL_CODES, ControlCode, IoctlClass, Role
 from lpt_service.protocol.messages import Request
 from lpt_service.protocol.status import Status
 
@@ -26,16 +26,28 @@ class SessionState:
         session: its number, unique while the daemon runs.
         context: the handle it passes where Windows passes a callback's context.
         client, peer: how it calls itself, and where it comes from: for people to read.
+        identity: who it is, as the daemon knows it: for people to read, too.
+        role: what it may do with the port.
         pending: its requests that are not answered yet, by msgid.
     """
 
-    __slots__ = ("client", "context", "peer", "pending", "session")
+    __slots__ = ("client", "context", "identity", "peer", "pending", "role", "session")
 
-    def __init__(self, session: int, context: int, client: str = "", peer: str = "") -> None:
+    def __init__(
+        self,
+        session: int,
+        context: int,
+        client: str = "",
+        peer: str = "",
+        identity: str = "anonymous",
+        role: Role = Role.USE,
+    ) -> None:
         self.session = session
         self.context = context
         self.client = client
         self.peer = peer
+        self.identity = identity
+        self.role = role
         self.pending: dict[int, ControlRequest] = {}
 
     def __repr__(self) -> str:
@@ -117,3 +129,11 @@ def _is_uint(value: Any, maximum: int) -> bool:
 def invalid(detail: str) -> RequestError:
     """STATUS_INVALID_PARAMETER, with what was wrong."""
     return RequestError(Status.STATUS_INVALID_PARAMETER, detail)
+
+
+def missing_role(what: str, needed: Role, port_name: str, role: Role) -> RequestError:
+    """STATUS_ACCESS_DENIED, with the role that is missing."""
+    return RequestError(
+        Status.STATUS_ACCESS_DENIED,
+        f"role: {what} needs the role {needed} on port {port_name}, this session has {role}",
+    )

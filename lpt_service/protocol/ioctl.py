@@ -52,6 +52,17 @@ class Ioctl(IntEnum):
     PULSE = ctl_code(0x813)
 
 
+class Role(IntEnum):
+    """What somebody may do with a port; each may all that the ones before it may (docs/security.md)."""
+
+    OBSERVE = 1  # see its state, read its registers, hear its interrupts
+    USE = 2  # allocate it, and drive its lines
+    ADMIN = 3  # take it from others
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
 @dataclass(frozen=True)
 class ControlCode:
     """One row of the table.
@@ -65,6 +76,7 @@ class ControlCode:
         needs_port: the owner's request waits behind a job that keeps the port busy.
         gated: STATUS_UNSUCCESSFUL, before any other check, while connecting interrupts is disabled.
         takes_context: the input begins with the session's handle; a wrong one is STATUS_INVALID_PARAMETER.
+        role: STATUS_ACCESS_DENIED for a session that has less.
     """
 
     code: Ioctl
@@ -75,6 +87,7 @@ class ControlCode:
     needs_port: bool = False
     gated: bool = False
     takes_context: bool = False
+    role: Role = Role.OBSERVE
 
     @property
     def name(self) -> str:
@@ -96,16 +109,18 @@ _INTERNAL = "IOCTL_INTERNAL_"
 _LPT = "IOCTL_LPT_"
 
 CONTROL_CODES: tuple[ControlCode, ...] = (
-    ControlCode(Ioctl.PARALLEL_PORT_ALLOCATE, _INTERNAL, needs_port=True),
-    ControlCode(Ioctl.PARALLEL_PORT_FREE, _INTERNAL, needs_port=True),
+    ControlCode(Ioctl.PARALLEL_PORT_ALLOCATE, _INTERNAL, needs_port=True, role=Role.USE),
+    ControlCode(Ioctl.PARALLEL_PORT_FREE, _INTERNAL, needs_port=True, role=Role.USE),
     ControlCode(Ioctl.GET_PARALLEL_PORT_INFO, _INTERNAL, output_bytes=56),
     ControlCode(Ioctl.RELEASE_PARALLEL_PORT_INFO, _INTERNAL),
     ControlCode(Ioctl.GET_MORE_PARALLEL_PORT_INFO, _INTERNAL, output_bytes=32),
     ControlCode(Ioctl.GET_PARALLEL_PNP_INFO, _INTERNAL, output_bytes=112),
     ControlCode(Ioctl.PARALLEL_CONNECT_INTERRUPT, _INTERNAL, input_bytes=32, output_bytes=32, gated=True),
     ControlCode(Ioctl.PARALLEL_DISCONNECT_INTERRUPT, _INTERNAL, input_bytes=32),
-    ControlCode(Ioctl.TRY_ALLOCATE_PORT, _LPT, input_bytes=8, output_bytes=1, needs_port=True, takes_context=True),
-    ControlCode(Ioctl.FREE_PORT, _LPT, input_bytes=8, needs_port=True, takes_context=True),
+    ControlCode(
+        Ioctl.TRY_ALLOCATE_PORT, _LPT, input_bytes=8, output_bytes=1, needs_port=True, takes_context=True, role=Role.USE
+    ),
+    ControlCode(Ioctl.FREE_PORT, _LPT, input_bytes=8, needs_port=True, takes_context=True, role=Role.USE),
     ControlCode(Ioctl.QUERY_NUM_WAITERS, _LPT, input_bytes=8, output_bytes=4, takes_context=True),
     ControlCode(
         Ioctl.TRY_ALLOCATE_PORT_AT_INTERRUPT_LEVEL,
@@ -114,12 +129,17 @@ CONTROL_CODES: tuple[ControlCode, ...] = (
         output_bytes=1,
         needs_port=True,
         takes_context=True,
+        role=Role.USE,
     ),
-    ControlCode(Ioctl.FREE_PORT_FROM_INTERRUPT_LEVEL, _LPT, input_bytes=8, needs_port=True, takes_context=True),
+    ControlCode(
+        Ioctl.FREE_PORT_FROM_INTERRUPT_LEVEL, _LPT, input_bytes=8, needs_port=True, takes_context=True, role=Role.USE
+    ),
     ControlCode(Ioctl.READ_PORT_UCHAR, _LPT, input_bytes=1, output_bytes=1, needs_port=True),
-    ControlCode(Ioctl.WRITE_PORT_UCHAR, _LPT, input_bytes=2, owner_only=True, needs_port=True),
-    ControlCode(Ioctl.FROB_CONTROL, _LPT, input_bytes=2, output_bytes=1, owner_only=True, needs_port=True),
-    ControlCode(Ioctl.PULSE, _LPT, input_bytes=6, output_bytes=16, owner_only=True, needs_port=True),
+    ControlCode(Ioctl.WRITE_PORT_UCHAR, _LPT, input_bytes=2, owner_only=True, needs_port=True, role=Role.USE),
+    ControlCode(
+        Ioctl.FROB_CONTROL, _LPT, input_bytes=2, output_bytes=1, owner_only=True, needs_port=True, role=Role.USE
+    ),
+    ControlCode(Ioctl.PULSE, _LPT, input_bytes=6, output_bytes=16, owner_only=True, needs_port=True, role=Role.USE),
 )
 
 # Registers, by the offset that READ_PORT_UCHAR and WRITE_PORT_UCHAR take.
