@@ -30,7 +30,7 @@ BENCH := $(BENCH_VENV)/.installed
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo check check-system vm-shell format format-check lint types contracts test coverage wheel deb lock bench bench-quick clean
+.PHONY: help demo check check-system vm-shell format format-check lint types contracts test coverage wheel deb lock bench bench-quick soak clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,6 +87,9 @@ bench: $(BENCH)  ## measure the daemon beside its rivals: docs/performance.md, .
 
 bench-quick: $(BENCH)  ## the same in less than a minute: tables on the terminal, no files
 	@$(BENCH_BIN)/python -m tests.bench.run --quick
+
+soak: $(INSTALLED) $(DEV)  ## everything at once, for thirty minutes or SOAK_S=… seconds; a table at the end (docs/reliability.md)
+	@$(BIN)/python -m tests.chaos.soak
 
 # Pinned and hashed for every system and every Python from 3.11 (the SDK's: 3.10). Always from the public index,
 # whatever the machine is configured to use. Pins that still fit are kept.

@@ -70,10 +70,16 @@ def main() -> None:
     help="With --simulate: where to listen, for example lpt://127.0.0.1:0 (port 0 picks a free one) or "
     "lpt+unix:///tmp/lptd.sock. May be given several times.  [default: lpt://127.0.0.1:5378]",
 )
+@click.option("--insecure", is_flag=True, help="With --simulate: let anybody on the network use the port.")
 @click.option("--pulse-hz", type=float, metavar="N", help="With --simulate: raise N interrupts a second.  [default: 0]")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: as configured]")
 def serve(
-    config_path: Path | None, simulate: bool, listen: tuple[str, ...], pulse_hz: float | None, log_level: str | None
+    config_path: Path | None,
+    simulate: bool,
+    listen: tuple[str, ...],
+    insecure: bool,
+    pulse_hz: float | None,
+    log_level: str | None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
@@ -87,14 +93,18 @@ def serve(
     """
     if simulate and config_path is not None:
         raise click.UsageError("--simulate and --config exclude each other")
-    if not simulate and (listen or pulse_hz is not None):
-        raise click.UsageError("--listen and --pulse-hz go with --simulate; otherwise the configuration says it")
+    if not simulate and (listen or insecure or pulse_hz is not None):
+        raise click.UsageError(
+            "--listen, --insecure and --pulse-hz go with --simulate; otherwise the configuration says it"
+        )
     _check_msgpack()
     from lpt_service import config as settings
 
     if simulate:
         port = {"name": "LPT1", "device": "simulated", "enable_connect_interrupt": True, "pulse_hz": pulse_hz or 0.0}
-        values = {"server": {"listen": list(listen) or ["lpt://127.0.0.1:5378"]}, "port": [port]}
+        urls = listen or ("lpt://127.0.0.1:5378",)
+        listeners = [{"url": url, "insecure": True} if insecure else url for url in urls]
+        values = {"server": {"listen": listeners}, "port": [port]}
 
         def read() -> Config:
             return settings.parse(values)
@@ -125,7 +135,7 @@ def check_config(config_path: Path, config_option: Path | None) -> None:
     path = config_option or config_path
     config = _load_or_exit(lambda: settings.load(path))
     names = ", ".join(port.name for port in config.port)
-    click.echo(f"{path}: good; port {names} on {', '.join(config.server.listen)}")
+    click.echo(f"{path}: good; port {names} on {', '.join(each.url for each in config.server.listen)}")
 
 
 @main.command()

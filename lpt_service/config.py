@@ -6,16 +6,17 @@ key.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from lpt_service.core.settings import PortSettings
 from lpt_service.protocol.errors import LptError
-from lpt_service.protocol.url import TCP, TLS, Url
+from lpt_service.protocol.url import TCP, TLS, UNIX, Url
 
 DEFAULT_PATH = Path("/etc/lptd/config.toml")
 SIMULATED = "simulated"
@@ -64,15 +65,55 @@ def _check_sha256(digest: str) -> str:
     return digest
 
 
+def _check_network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as exc:
+        raise ValueError(f'a network such as "192.168.7.0/24" or an address: {exc}') from exc
+    return text
+
+
+def _check_who(who: str) -> str:
+    kind, colon, name = who.partition(":")
+    if who not in ("anyone", "anonymous") and not (colon and name and kind in ("user", "group", "cert", "token")):
+        raise ValueError('"anyone", "anonymous", or user:, group:, cert: or token: with a name, or with * for all')
+    return who
+
+
+def _listener_table(value: Any) -> Any:
+    if not isinstance(value, (str, dict)):
+        raise ValueError("a URL, or a table with url, allow_from and insecure")
+    return {"url": _check_listen(value)} if isinstance(value, str) else value
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class ListenerConfig(_Section):
+    """One item of `server.listen`: a URL, or a table with one."""
+
+    url: Annotated[str, AfterValidator(_check_listen)]
+    allow_from: tuple[Annotated[str, AfterValidator(_check_network)], ...] | None = None
+    insecure: bool = False
+
+    @model_validator(mode="after")
+    def _check_unix(self) -> ListenerConfig:
+        if self.allow_from is not None and Url.parse(self.url).scheme == UNIX:
+            raise ValueError("allow_from is for TCP: who may reach a Unix socket, the file's permissions say")
+        return self
 
 
 class ServerConfig(_Section):
     """`[server]`: where to listen, and the daemon as a whole."""
 
-    listen: tuple[Annotated[str, AfterValidator(_check_listen)], ...] = Field(
-        default=("lpt+unix:///run/lptd/lptd.sock", "lpt://127.0.0.1:5378"), min_length=1, max_length=64
+    listen: tuple[Annotated[ListenerConfig, BeforeValidator(_listener_table)], ...] = Field(
+        default=(
+            ListenerConfig(url="lpt+unix:///run/lptd/lptd.sock"),
+            ListenerConfig(url="lpt://127.0.0.1:5378"),
+        ),
+        min_length=1,
+        max_length=64,
     )
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     stop_timeout_s: float = Field(default=5.0, gt=0, le=300)
@@ -90,6 +131,10 @@ class PortConfig(_Section):
     max_interrupt_rate_hz: int = Field(default=50_000, ge=1, le=10_000_000)
     interrupt_log_frames: int = Field(default=65_536, ge=16, le=16_777_216)
     interrupt_linger_s: float = Field(default=30.0, ge=0, le=86_400)
+    max_hold_s: float = Field(default=0.0, ge=0, le=86_400)
+    idle_hold_s: float = Field(default=0.0, ge=0, le=86_400)
+    hold_warning_s: float = Field(default=5.0, ge=0, le=86_400)
+    grace_s: float = Field(default=0.0, ge=0, le=86_400)
     # For simulated ports.
     loopback: bool = True
     pulse_hz: float = Field(default=0.0, ge=0, le=100_000)
@@ -99,17 +144,31 @@ class LimitsConfig(_Section):
     """`[limits]`: how much anybody may have, and how long a silence may last."""
 
     dead_peer_s: float = Field(default=15.0, ge=1, le=3600)
+    max_connections: Limit = 8192
+    max_connections_per_address: Limit = 2048
+    max_connections_before_hello: Limit = 512
     max_sessions: Limit = 4096
+    max_sessions_per_identity: Limit = 2048
     max_waiters: Limit = 4096
-    max_pending_requests: Limit = 256
-    max_registrations: Limit = 64
+    # A resumed session is told of all of these in one frame.
+    max_pending_requests: int = Field(default=256, ge=1, le=65_536)
+    max_registrations: int = Field(default=64, ge=1, le=16_384)
+    max_backlog_bytes: int = Field(default=256 * 1024, ge=4096, le=1 << 30)
 
 
 class TokenConfig(_Section):
-    """`[[token]]`: somebody who may say hello. Once there is one, nobody may without."""
+    """`[[token]]`: somebody who is known by a secret. Where there are no roles, nobody may do anything without one."""
 
-    name: str
+    name: str = Field(min_length=1, max_length=64)
     sha256: Annotated[str, AfterValidator(_check_sha256)]
+
+
+class RoleConfig(_Section):
+    """`[[role]]`: who may do what, with which ports (all, if none is named)."""
+
+    who: tuple[Annotated[str, AfterValidator(_check_who)], ...] = Field(min_length=1)
+    role: Literal["observe", "use", "admin"]
+    ports: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
 class TlsConfig(_Section):
@@ -121,6 +180,14 @@ class TlsConfig(_Section):
     client_certificate: Literal["none", "optional", "required"] = "none"
 
 
+class AuditConfig(_Section):
+    """`[audit]`: the trail of who owned a port, who was refused, who administered what."""
+
+    file: Annotated[str, AfterValidator(_check_absolute)] | None = None
+    max_bytes: int = Field(default=10_000_000, ge=100_000, le=1_000_000_000)
+    keep: int = Field(default=9, ge=0, le=99)
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -128,7 +195,9 @@ class Config(_Section):
     port: tuple[PortConfig, ...] = Field(default=(PortConfig(),), min_length=1, max_length=64)
     limits: LimitsConfig = LimitsConfig()
     tls: TlsConfig = TlsConfig()
+    audit: AuditConfig = AuditConfig()
     token: tuple[TokenConfig, ...] = ()
+    role: tuple[RoleConfig, ...] = ()
 
     @model_validator(mode="after")
     def _check_names_differ(self) -> Config:
@@ -142,17 +211,46 @@ class Config(_Section):
 
     @model_validator(mode="after")
     def _check_listeners_differ(self) -> Config:
-        urls = [Url.parse(text) for text in self.server.listen]
+        urls = [Url.parse(each.url) for each in self.server.listen]
         plain = {(url.host, url.tcp_port) for url in urls if url.scheme == TCP and url.tcp_port}
         for url in urls:
             if url.scheme == TLS and (url.host, url.tcp_port) in plain:
                 raise ValueError(f"server.listen: {url} and lpt:// there: an address speaks TLS or it does not")
         return self
 
+    @model_validator(mode="after")
+    def _check_roles(self) -> Config:
+        ports, tokens = {port.name for port in self.port}, {token.name for token in self.token}
+        for index, each in enumerate(self.role):
+            for name in each.ports or ():
+                if name not in ports:
+                    raise ValueError(f"role[{index}].ports: there is no port {name}")
+            for who in each.who:
+                kind, _, name = who.partition(":")
+                if kind == "token" and name != "*" and name not in tokens:
+                    raise ValueError(f"role[{index}].who: there is no token {name!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_exposure(self) -> Config:
+        for index, each in enumerate(self.server.listen):
+            url = Url.parse(each.url)
+            if not url.is_local and not each.insecure and self.lets_anybody_use(url.scheme == TLS):
+                raise ValueError(f"server.listen[{index}]: {exposure_problem(url)}")
+        return self
+
+    def lets_anybody_use(self, is_tls: bool) -> bool:
+        """Whether somebody unknown, who reaches a TCP listener, may allocate a port."""
+        if is_tls and self.tls.client_certificate == "required":
+            return False
+        if not self.role:
+            return not self.token
+        return any(each.role != "observe" and not {"anyone", "anonymous"}.isdisjoint(each.who) for each in self.role)
+
     @property
     def has_tls_listener(self) -> bool:
         """Whether `[tls]` is needed."""
-        return any(Url.parse(text).scheme == TLS for text in self.server.listen)
+        return any(Url.parse(each.url).scheme == TLS for each in self.server.listen)
 
     def with_log_level(self, level: str) -> Config:
         """The same, but for what is logged."""
@@ -168,10 +266,21 @@ class Config(_Section):
             max_interrupt_rate_hz=port.max_interrupt_rate_hz,
             interrupt_log_frames=port.interrupt_log_frames,
             interrupt_linger_ns=int(port.interrupt_linger_s * 1e9),
+            max_hold_ns=int(port.max_hold_s * 1e9),
+            idle_hold_ns=int(port.idle_hold_s * 1e9),
+            hold_warning_ns=int(port.hold_warning_s * 1e9),
             max_waiters=self.limits.max_waiters,
             max_pending_requests=self.limits.max_pending_requests,
             max_registrations=self.limits.max_registrations,
         )
+
+
+def exposure_problem(url: Url) -> str:
+    """Why a listener is refused that anybody on the network could use."""
+    return (
+        f"whoever reaches {url} from another machine could use the ports: make [[token]], [[role]] or required client "
+        "certificates (lptctl token, lptctl cert), or say insecure = true there (with --simulate: --insecure)"
+    )
 
 
 def load(path: Path) -> Config:

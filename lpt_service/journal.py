@@ -27,7 +27,14 @@ _STANDARD_ERROR: Final = 2
 _PRIORITIES: Final = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG_PRIORITY: Final = 7
 # What a record may say of its context, and the field for it.
-_CONTEXT: Final = (("port", "LPT_PORT"), ("session", "LPT_SESSION"), ("client", "LPT_CLIENT"))
+_CONTEXT: Final = (
+    ("port", "LPT_PORT"),
+    ("session", "LPT_SESSION"),
+    ("client", "LPT_CLIENT"),
+    ("identity", "LPT_IDENTITY"),
+    ("event", "LPT_EVENT"),
+    ("grant", "LPT_GRANT"),
+)
 
 
 def is_standard_error() -> bool:

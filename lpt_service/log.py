@@ -20,11 +20,11 @@ _port: ContextVar[str | None] = ContextVar("port", default=None)
 
 
 class SessionLogger(logging.LoggerAdapter[logging.Logger]):
-    """Puts the session's number before each line."""
+    """Puts the session's number, and who it is, before each line."""
 
-    def __init__(self, logger: logging.Logger, session: int) -> None:
-        super().__init__(logger, {"session": session})
-        self._prefix = f"session {session}: "
+    def __init__(self, logger: logging.Logger, session: int, identity: str) -> None:
+        super().__init__(logger, {"session": session, "identity": identity})
+        self._prefix = f"session {session} ({identity}): "
 
     def said_hello(self, port: str, client: str) -> None:
         """From now on the port, and the client's name for itself, are known."""

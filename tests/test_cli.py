@@ -58,7 +58,7 @@ def test_help_says_how_to_begin() -> None:
 @pytest.mark.parametrize(
     ("command", "options"),
     [
-        ("serve", ["--config", "--simulate", "--listen", "--pulse-hz", "--log-level", "SIGHUP", "Examples:"]),
+        ("serve", ["--config", "--simulate", "--listen", "--insecure", "--pulse-hz", "--log-level", "SIGHUP"]),
         ("check-config", ["FILE", "--config", "Exit code"]),
         ("demo", ["--plain", "Exit"]),
     ],
@@ -88,8 +88,10 @@ def test_the_installed_command_is_this_one() -> None:
     ("arguments", "said"),
     [
         (["serve", "--simulate", "--config", "x.toml"], "--simulate and --config exclude each other"),
-        (["serve", "--listen", "lpt://127.0.0.1:0"], "--listen and --pulse-hz go with --simulate"),
-        (["serve", "--pulse-hz", "5"], "--listen and --pulse-hz go with --simulate"),
+        (["serve", "--listen", "lpt://127.0.0.1:0"], "--listen, --insecure and --pulse-hz go with --simulate"),
+        (["serve", "--pulse-hz", "5"], "--listen, --insecure and --pulse-hz go with --simulate"),
+        (["serve", "--insecure"], "--listen, --insecure and --pulse-hz go with --simulate"),
+        (["serve", "--config", "x.toml", "--insecure"], "--listen, --insecure and --pulse-hz go with --simulate"),
         (["serve", "--simulate", "--pulse-hz", "many"], "is not a valid float"),
         (["serve", "--log-level", "loud"], "is not one of"),
         (["serve", "--nonsense"], "No such option"),
@@ -107,6 +109,11 @@ def test_wrong_usage(arguments: list[str], said: str) -> None:
     [
         (["--listen", "http://127.0.0.1:0"], "server.listen[0]: 'http://127.0.0.1:0': unknown scheme 'http'; expected"),
         (["--listen", "127.0.0.1:5378"], "server.listen[0]: "),
+        (["--listen", "lpt://0.0.0.0:0"], "server.listen[0]: whoever reaches lpt://0.0.0.0:0 from another"),
+        (
+            ["--listen", "lpt://127.0.0.1:0", "--listen", "lpt://[::]:0"],
+            "server.listen[1]: whoever reaches lpt://[::]:0",
+        ),
         (["--listen", "lpt://127.0.0.1:0/LPT1"], "leave the port's name out"),
         (["--pulse-hz", "-1"], "port[0].pulse_hz: "),
     ],
@@ -170,8 +177,30 @@ def test_a_tcp_port_in_use_is_one_line() -> None:
         check_one_line(run("serve", "--simulate", "--listen", url), f"cannot listen on {url}: the address is in use", 1)
 
 
+def test_the_whole_network_is_served_if_it_is_said_in_words() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lpt_service", "serve", "--simulate", "--insecure", "--listen", "lpt://0.0.0.0:0"],
+        cwd=PROJECT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("listening on lpt://0.0.0.0:")
+        process.terminate()
+        assert process.wait(20) == 0
+
+
 def test_a_host_that_is_not_ours_is_one_line() -> None:
-    check_one_line(run("serve", "--simulate", "--listen", "lpt://192.0.2.1:0"), "cannot listen on lpt://192.0.2.1:0", 1)
+    result = run("serve", "--simulate", "--insecure", "--listen", "lpt://192.0.2.1:0")
+    check_one_line(result, "cannot listen on lpt://192.0.2.1:0", 1)
+
+
+def test_a_start_on_the_whole_network_is_refused_with_the_way_out() -> None:
+    result = run("serve", "--simulate", "--listen", "lpt://0.0.0.0:0")
+    check_one_line(result, "could use the ports: make [[token]], [[role]]", 2)
+    assert "--insecure" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["serve", "demo"])

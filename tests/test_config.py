@@ -22,7 +22,10 @@ def problems(values: dict[str, Any]) -> list[str]:
 
 def test_nothing_is_required() -> None:
     config = parse({})
-    assert config.server.listen == ("lpt+unix:///run/lptd/lptd.sock", "lpt://127.0.0.1:5378")
+    assert tuple(each.url for each in config.server.listen) == (
+        "lpt+unix:///run/lptd/lptd.sock",
+        "lpt://127.0.0.1:5378",
+    )
     assert [(port.name, port.device) for port in config.port] == [("LPT1", "simulated")]
     assert config.limits.dead_peer_s == 15
     assert config.token == ()
@@ -183,3 +186,158 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             load(path)
         assert caught.value.problems == [f"{path}: cannot be read: {reason}"]
+
+
+def test_the_audit_s_file_is_bounded() -> None:
+    audit = parse({"audit": {"file": "/var/log/lptd/audit.jsonl", "max_bytes": 100_000, "keep": 0}}).audit
+    assert (audit.file, audit.max_bytes, audit.keep) == ("/var/log/lptd/audit.jsonl", 100_000, 0)
+    assert parse({}).audit.file is None
+    found = problems({"audit": {"file": "audit.jsonl", "max_bytes": 99_999, "keep": 100}})
+    assert [problem.split(":")[0] for problem in found] == ["audit.file", "audit.max_bytes", "audit.keep"]
+
+
+# Listeners, and who may use what is behind them
+
+TOKEN = {"name": "lab", "sha256": DIGEST}
+ANYWHERE = "lpt://0.0.0.0:5378"
+
+
+def role(*who: str, role: str = "use", **keys: Any) -> dict[str, Any]:
+    return {"who": list(who), "role": role, **keys}
+
+
+def test_a_listener_is_a_url_or_a_table() -> None:
+    table = {"url": "lpt://10.0.0.1:5378", "allow_from": ["10.0.0.0/8", "fe80::/10", "192.168.7.9"], "insecure": True}
+    first, second = parse({"server": {"listen": ["lpt://127.0.0.1:1", table]}}).server.listen
+    assert (first.url, first.allow_from, first.insecure) == ("lpt://127.0.0.1:1", None, False)
+    assert (second.url, second.insecure) == ("lpt://10.0.0.1:5378", True)
+    assert second.allow_from == ("10.0.0.0/8", "fe80::/10", "192.168.7.9")
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (5, "server.listen[0]: a URL, or a table with url, allow_from and insecure"),
+        ({}, "server.listen[0].url: field required"),
+        ({"url": "http://x"}, "server.listen[0].url: 'http://x': unknown scheme"),
+        ({"url": "lpt://127.0.0.1/LPT1"}, "server.listen[0].url: a listener serves every port"),
+        ({"url": "lpt://127.0.0.1", "allow": []}, "server.listen[0].allow: unknown key"),
+        ({"url": "lpt://127.0.0.1", "insecure": 1}, "server.listen[0].insecure: "),
+        ({"url": "lpt://127.0.0.1", "allow_from": "10.0.0.0/8"}, "server.listen[0].allow_from: "),
+        ({"url": "lpt://127.0.0.1", "allow_from": ["10.0.0.1/8"]}, "10.0.0.1/8 has host bits set"),
+        ({"url": "lpt://127.0.0.1", "allow_from": ["lab.example"]}, "server.listen[0].allow_from[0]: a network such"),
+        ({"url": "lpt+unix:///run/s", "allow_from": ["10.0.0.0/8"]}, "allow_from is for TCP: who may reach a Unix"),
+    ],
+)
+def test_an_error_in_a_listener_is_said(item: Any, said: str) -> None:
+    (problem,) = problems({"server": {"listen": [item]}})
+    assert said in problem
+
+
+@pytest.mark.parametrize(
+    ("url", "sections"),
+    [
+        (ANYWHERE, {}),
+        ("lpt://[::]:5378", {}),
+        ("lpt://192.168.7.1:5378", {}),
+        ("lpt://bench.example:5378", {}),
+        ("lpts://0.0.0.0:5378", {}),
+        ("lpts://0.0.0.0:5378", {"tls": {"client_certificate": "optional"}}),
+        (ANYWHERE, {"tls": {"client_certificate": "required"}}),
+        (ANYWHERE, {"role": [role("anyone")]}),
+        (ANYWHERE, {"role": [role("cert:*", role="admin"), role("cert:a", "anonymous")]}),
+        (ANYWHERE, {"role": [role("anyone", role="admin")], "token": [TOKEN]}),
+        (ANYWHERE, {"role": [role("anyone", ports=["LPT1"])]}),
+    ],
+)
+def test_what_anybody_on_the_network_could_use_is_refused_unless_it_is_said_in_words(
+    url: str, sections: dict[str, Any]
+) -> None:
+    said = f"server.listen[1]: whoever reaches {url} from another machine could use the ports: make [[token]], [[role]]"
+    for item in (url, {"url": url}, {"url": url, "insecure": False}, {"url": url, "allow_from": ["10.0.0.0/8"]}):
+        (problem,) = problems({"server": {"listen": ["lpt+unix:///run/s", item]}, **sections})
+        assert problem.startswith(said)
+        assert "or say insecure = true there" in problem
+    listen = ["lpt+unix:///run/s", {"url": url, "insecure": True}]
+    assert parse({"server": {"listen": listen}, **sections}).server.listen[1].insecure
+
+
+@pytest.mark.parametrize(
+    ("url", "sections"),
+    [
+        ("lpt://127.8.9.1:5378", {}),
+        ("lpt://[::1]:5378", {}),
+        ("lpt://localhost:5378", {}),
+        ("lpt+unix:///run/s", {}),
+        ("lpt://127.0.0.1:5378", {"role": [role("anyone", role="admin")]}),
+        (ANYWHERE, {"token": [TOKEN]}),
+        (ANYWHERE, {"role": [role("anyone", role="observe"), role("token:*")], "token": [TOKEN]}),
+        (ANYWHERE, {"role": [role("user:anna", "group:lab", "cert:*")]}),
+        ("lpts://0.0.0.0:5378", {"tls": {"client_certificate": "required"}}),
+        ("lpts://0.0.0.0:5378", {"tls": {"client_certificate": "required"}, "role": [role("anyone")]}),
+    ],
+)
+def test_what_is_not_exposed_needs_no_such_word(url: str, sections: dict[str, Any]) -> None:
+    assert parse({"server": {"listen": [url]}, **sections}).server.listen[0].insecure is False
+
+
+# Roles and tokens
+
+
+def test_roles() -> None:
+    table = [role("user:anna", "group:*", "cert:rig 2", "token:lab", "token:*", "anonymous", "anyone", ports=["B"])]
+    (found,) = parse({"port": [{"name": "A"}, {"name": "B"}], "token": [TOKEN], "role": table}).role
+    assert (found.role, found.ports, len(found.who)) == ("use", ("B",), 7)
+    assert parse({"role": [role("cert:x", role="admin")]}).role[0].ports is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"role": [{"role": "use"}]}, "role[0].who: field required"),
+        ({"role": [{"who": ["anyone"]}]}, "role[0].role: field required"),
+        ({"role": [role()]}, "role[0].who: "),
+        ({"role": [{"who": "anyone", "role": "use"}]}, "role[0].who: "),
+        ({"role": [role("anyone", role="owner")]}, "role[0].role: input should be 'observe', 'use' or 'admin'"),
+        ({"role": [role("anyone", ports=[])]}, "role[0].ports: "),
+        ({"role": [role("anyone", port="LPT1")]}, "role[0].port: unknown key"),
+        ({"role": [role("anna")]}, 'role[0].who[0]: "anyone", "anonymous", or user:, group:, cert: or token: with a '),
+        ({"role": [role("anyone", "user:")]}, "role[0].who[1]: "),
+        ({"role": [role("anonymous:x")]}, "role[0].who[0]: "),
+        ({"role": [role("*")]}, "role[0].who[0]: "),
+        ({"role": [role("uid:5")]}, "role[0].who[0]: "),
+        ({"role": [role("anyone", ports=["LPT1", "LPT2"])]}, "role[0].ports: there is no port LPT2"),
+        ({"role": [role("token:lab")]}, "role[0].who: there is no token 'lab'"),
+        ({"role": [role("token:x")], "token": [TOKEN]}, "role[0].who: there is no token 'x'"),
+        ({"token": [{"name": "", "sha256": DIGEST}]}, "token[0].name: "),
+        ({"token": [{"name": "x" * 65, "sha256": DIGEST}]}, "token[0].name: "),
+        ({"token": [{**TOKEN, "secret": "x"}]}, "token[0].secret: unknown key"),
+        ({"limits": {"max_connections": 0}}, "limits.max_connections: "),
+        ({"limits": {"max_connections_per_address": 1_000_001}}, "limits.max_connections_per_address: "),
+        ({"limits": {"max_connections_before_hello": 0}}, "limits.max_connections_before_hello: "),
+        ({"limits": {"max_sessions_per_identity": "many"}}, "limits.max_sessions_per_identity: "),
+        ({"limits": {"max_registrations": 16_385}}, "limits.max_registrations: "),
+        ({"limits": {"max_pending_requests": 65_537}}, "limits.max_pending_requests: "),
+        ({"limits": {"max_backlog_bytes": 4095}}, "limits.max_backlog_bytes: "),
+        ({"limits": {"max_backlog_bytes": 1 << 31}}, "limits.max_backlog_bytes: "),
+        ({"port": [{"max_hold_s": -1}]}, "port[0].max_hold_s: "),
+        ({"port": [{"idle_hold_s": 86_401}]}, "port[0].idle_hold_s: "),
+        ({"port": [{"hold_warning_s": float("nan")}]}, "port[0].hold_warning_s: "),
+        ({"port": [{"grace_s": -0.1}]}, "port[0].grace_s: "),
+    ],
+)
+def test_an_error_about_who_may_what_is_said(values: dict[str, Any], said: str) -> None:
+    (problem,) = problems(values)
+    assert problem.startswith(said)
+
+
+def test_the_limits_by_default_and_where_they_go() -> None:
+    limits = Config().limits
+    assert (limits.max_connections, limits.max_connections_per_address) == (8192, 2048)
+    assert limits.max_connections_before_hello == 512
+    assert (limits.max_sessions, limits.max_sessions_per_identity) == (4096, 2048)
+    assert (limits.max_waiters, limits.max_pending_requests, limits.max_registrations) == (4096, 256, 64)
+    assert limits.max_backlog_bytes == 262_144
+    config = parse({"limits": {"max_registrations": 5, "max_pending_requests": 6, "max_waiters": 7}})
+    settings = config.port_settings(config.port[0])
+    assert (settings.max_registrations, settings.max_pending_requests, settings.max_waiters) == (5, 6, 7)

@@ -141,12 +141,13 @@ def test_a_traceback_is_one_record(journald: Journal, logger: logging.Logger) ->
 def test_a_session_s_record_names_port_and_client_once_they_are_known(
     journald: Journal, logger: logging.Logger
 ) -> None:
-    session = log.SessionLogger(logger, 3)
+    session = log.SessionLogger(logger, 3, "cert:rig")
     session.info("connected")
     session.said_hello("LPT2", "EEG")
     session.info("hello")
     fields = [{name: value for name, value in each.items() if name.startswith("LPT_")} for each in journald.records()]
-    assert fields == [{"LPT_SESSION": "3"}, {"LPT_SESSION": "3", "LPT_PORT": "LPT2", "LPT_CLIENT": "EEG"}]
+    known = {"LPT_SESSION": "3", "LPT_IDENTITY": "cert:rig"}
+    assert fields == [known, {**known, "LPT_PORT": "LPT2", "LPT_CLIENT": "EEG"}]
 
 
 def test_a_message_that_cannot_be_made_harms_nobody(

@@ -45,7 +45,7 @@ def test_every_level_is_one(level: str, project_logger: logging.Logger) -> None:
 
 
 def test_a_session_is_named_on_its_lines(caplog: pytest.LogCaptureFixture) -> None:
-    SessionLogger(logging.getLogger("lpt_service"), 42).warning("hello from %r", "me")
+    SessionLogger(logging.getLogger("lpt_service"), 42, "user:root").warning("hello from %r", "me")
     (record,) = caplog.records
-    assert record.getMessage() == "session 42: hello from 'me'"
+    assert record.getMessage() == "session 42 (user:root): hello from 'me'"
     assert getattr(record, "session") == 42  # noqa: B009 - LogRecord has no such attribute of its own

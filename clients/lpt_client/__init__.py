@@ -35,6 +35,7 @@ from lpt_client.errors import (
     NotConnected,
     NotSupported,
     PortClosed,
+    PortPaused,
     PortRemoved,
     PortStopped,
     RequestCancelled,
@@ -44,7 +45,7 @@ from lpt_client.errors import (
     Unsuccessful,
     UrlError,
 )
-from lpt_client.events import Event, Interrupt, Mark, Reconnected, SessionInfo, Sync
+from lpt_client.events import Event, Interrupt, LeaseWarning, Mark, Reconnected, SessionInfo, Sync
 from lpt_client.sockets import TlsOptions
 from lpt_service import __version__
 
@@ -64,6 +65,7 @@ __all__ = [
     "Sync",
     "Reconnected",
     "SessionInfo",
+    "LeaseWarning",
     "TlsOptions",
     "LptError",
     "RequestError",
@@ -77,6 +79,7 @@ __all__ = [
     "Unsuccessful",
     "NotSupported",
     "LimitReached",
+    "PortPaused",
     "PortRemoved",
     "DeviceFailed",
     "HelloRefused",

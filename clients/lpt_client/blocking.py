@@ -17,22 +17,23 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from lpt_client import operations
+from lpt_client.blocking_administration import Administration
+from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_keeper import Hold, Keeper
-from lpt_client.blocking_link import Link, OpenSocket, deadline_after, greet
-from lpt_client.conversation import ConversationEvent
+from lpt_client.blocking_link import deadline_after
 from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
-from lpt_client.events import SessionInfo
+from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
-from lpt_client.sockets import ByteSocket, TlsOptions, connect_socket, default_client_name
+from lpt_client.sockets import TlsOptions, connect_socket, default_client_name
 from lpt_service.protocol.ioctl import CONTROL, DATA
 from lpt_service.protocol.structs import (
     MORE_PARALLEL_PORT_INFORMATION,
     PARALLEL_PNP_INFORMATION,
     PARALLEL_PORT_INFORMATION,
 )
-from lpt_service.protocol.url import DEFAULT_URL, TLS, Url
+from lpt_service.protocol.url import DEFAULT_URL, Url
 
 if TYPE_CHECKING:
     import ssl
@@ -53,6 +54,7 @@ def open_port(
     token: str | None = None,
     tls: ssl.SSLContext | TlsOptions | None = None,
     reconnect: bool = False,
+    resume: bool = True,
     connect_timeout_s: float = 10.0,
     reply_timeout_s: float = REPLY_TIMEOUT_S,
     open_socket: OpenSocket = connect_socket,
@@ -68,7 +70,11 @@ def open_port(
             of your own; by default the system's authorities, and no certificate.
         reconnect: when the connection breaks, connect again while the program waits for interrupts, in `Port.poll` or
             in `Port.wait_connected`, with growing pauses; registered interrupts go on from where they were. The call
-            that met the loss raises ConnectionLost all the same, and ownership is lost.
+            that met the loss raises ConnectionLost all the same, and ownership is lost, unless the session goes on.
+        resume: with `reconnect`, go on with the same session where the daemon keeps it for a while (the port's
+            `grace_s`): ownership and registrations stay, and the call that met the loss connects again itself, in the
+            time that it has. It raises ConnectionLost if its answer is lost (`goes_on` is True then). False: every
+            loss of the connection is one of the session.
         connect_timeout_s: bounds the connection and hello together, in seconds (beside the system's look-up of a name).
         reply_timeout_s: bounds the wait for the answer to a request that waits for nobody; then ConnectionLost.
         open_socket: gives the connected socket, given the URL and a deadline in `time.monotonic()`: for tunnels, tests.
@@ -76,27 +82,21 @@ def open_port(
     Raises UrlError, ConnectFailed (not reached in time) or HelloRefused (protocol, token, name of the port).
     """
     parsed = Url.parse(url) if isinstance(url, str) else url
-    name = default_client_name() if client is None else client
-
-    def open_link(on_event: Callable[[ConversationEvent], None]) -> Link:
-        deadline_s = time.monotonic() + connect_timeout_s
-        raw = open_socket(parsed, deadline_s)
-        sock: ByteSocket = raw
-        try:
-            if parsed.scheme == TLS:
-                from lpt_client.tls import secure
-
-                sock = secure(raw, parsed, tls, deadline_s)
-            conversation = greet(parsed, sock, client=name, token=token, deadline_s=deadline_s)
-            return Link(sock, conversation, reply_timeout_s=reply_timeout_s, on_event=on_event)
-        except BaseException:
-            sock.close()
-            raise
-
-    return Port(parsed, Keeper(open_link, reconnect=reconnect), reply_timeout_s)
+    connector = Connector(
+        parsed,
+        client=default_client_name() if client is None else client,
+        token=token,
+        tls=tls,
+        connect_timeout_s=connect_timeout_s,
+        reply_timeout_s=reply_timeout_s,
+        open_socket=open_socket,
+        leaves_with_connection=not (reconnect and resume),
+    )
+    keeper = Keeper(connector, reconnect=reconnect, resume=resume, reply_timeout_s=reply_timeout_s)
+    return Port(parsed, keeper, reply_timeout_s)
 
 
-class Port:
+class Port(Administration):
     """One port of a daemon, as one session of it. `open_port` makes it.
 
     Every method may raise ConnectionLost (the connection ended; `may_have_run` says what that means for the request),
@@ -167,13 +167,6 @@ class Port:
         """Owner, queue, registrations and counters of the port, as the daemon tells them."""
         return self._call(operations.PORT_STATUS)
 
-    def drain(self, on: bool = True) -> dict[str, Any]:
-        """Have nobody new granted, on any port of the daemon, while this session wants it so; for administrators.
-
-        Owners go on, those who wait keep their places. Returns `idle` (nobody owns a port any more) and `ports`.
-        """
-        return self._call(operations.drain(is_on=on))
-
     def port_info(self) -> PARALLEL_PORT_INFORMATION:
         """PARALLEL_PORT_INFORMATION: the control codes of the callbacks, and the handle that they take."""
         return self._call(operations.PORT_INFO)
@@ -202,8 +195,7 @@ class Port:
     @property
     def grant(self) -> int | None:
         """The number of the grant by which this session owns the port, as far as is known; None while it does not."""
-        hold = self._keeper.hold
-        return None if hold is None or hold.link.is_over else hold.grant
+        return self._keeper.grant
 
     @property
     def waiting(self) -> int:
@@ -214,6 +206,11 @@ class Port:
     def revoked(self) -> str | None:
         """Why the port was taken away from this session; None since the last grant."""
         return self._keeper.revoked
+
+    @property
+    def lease_warning(self) -> LeaseWarning | None:
+        """What the daemon said last of a lease by which it will take the port away; None since the last grant."""
+        return self._keeper.lease_warning
 
     @contextmanager
     def allocated(
@@ -377,7 +374,7 @@ class Port:
 
     def _call(self, call: Call[T], answer_within_s: float | None = None) -> T:
         try:
-            return self._keeper.link.call(call, answer_within_s=answer_within_s)
+            return self._keeper.call(call, answer_within_s=answer_within_s)
         except AccessDenied:
             if self._keeper.revoked is not None:
                 raise Revoked(self._keeper.revoked) from None

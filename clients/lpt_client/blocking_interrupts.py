@@ -18,17 +18,20 @@ class Interrupts(InterruptStream):
     time-out. Events come off the socket while one of these, `Port.poll` or any call of the port runs.
 
     Error handling: ConnectionLost when the connection has ended and is not made anew, PortStopped after the mark
-    "stopped" (unless the port reconnects), or the error that ended an attempt to reconnect; each only after all that
-    had come before it.
+    "stopped" (unless the port is only paused, or reconnects), or the error that ended an attempt to reconnect; each
+    only after all that had come before it.
 
     Synchronization: that of the port, one thread at a time.
     """
 
-    pump: Callable[[float], bool]  # of the port: receive until a deadline; set when it is connected
+    # Of the port, set when it is connected: receive until a deadline; ask whether it is only paused.
+    pump: Callable[[float], bool]
+    asks_paused: Callable[[], bool]
     is_closed = False
     is_kept_when_stopped = False
     is_check_due = False
     failure: LptError | None = None
+    _paused_mark_ns: int | None = None  # the mark "stopped" that stands for a pause
 
     def __iter__(self) -> Interrupts:
         return self
@@ -49,6 +52,8 @@ class Interrupts(InterruptStream):
             if event is not None or self.is_closed:
                 return event
             self.check()
+            if self.event_count:
+                continue  # it came while the port was asked
             if not self.pump(deadline_s) and time.monotonic() >= deadline_s:
                 return self.take()
 
@@ -56,8 +61,12 @@ class Interrupts(InterruptStream):
         """Raise why nothing more will come, if that is so."""
         if self.failure is not None:
             raise self.failure
-        if self.is_stopped and not self.is_kept_when_stopped:
-            raise PortStopped("the port was paused or removed, or its daemon stops")
+        if not self.is_stopped or self.is_kept_when_stopped or self._paused_mark_ns == self._last_mark_ns:
+            return
+        stopped_ns = self._last_mark_ns
+        if not self.asks_paused():
+            raise PortStopped
+        self._paused_mark_ns = stopped_ns
 
     def run_routines(self) -> bool:
         """Call the routines for what has come; True if there was anything.

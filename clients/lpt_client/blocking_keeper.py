@@ -1,7 +1,8 @@
 """What a port of the blocking client holds, and what becomes of it when the connection ends.
 
 The rules are those of `trio_keeper`. The difference is when: without tasks of its own this learns of a loss, and
-connects again, only while the program is in one of its calls.
+connects again, only while the program is in one of its calls. A call that meets the loss of a session that may go on
+connects again itself, within the time that it has.
 """
 
 from __future__ import annotations
@@ -9,18 +10,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from lpt_client import operations
 from lpt_client.backoff import STABLE_AFTER_S, Backoff
+from lpt_client.blocking_connector import Connector
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_link import Link
 from lpt_client.conversation import ConversationEvent
 from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, Revoked
-from lpt_client.events import Interrupt, Mark, PortCheck, RevokedNotice, Sync, Waiters
-from lpt_client.interrupt_stream import STOPPED
-from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
+from lpt_client.events import (
+    Interrupt,
+    LeaseWarning,
+    Mark,
+    PortCheck,
+    Resumed,
+    RevokedNotice,
+    Sync,
+    Waiters,
+)
+from lpt_client.operations import CLEANUP_TIMEOUT_S, Call, ConnectedInterrupt
 from lpt_client.registrations import Registrations, may_pass
+from lpt_client.resume import resume_within_s, settle
+from lpt_service.protocol.messages import Response
+
+T = TypeVar("T")
 
 # As in trio_keeper: after the mark "stopped" the daemon has so long to close the connection itself.
 _CLOSING_EXPECTED_S: Final = 1.0
@@ -35,34 +49,56 @@ class Hold:
         self.revoked: str | None = None
 
 
+class _Broken:
+    """A call that was under way when the connection broke, and what has become of it.
+
+    `msgid`: by which its answer is still to come; None: it is to be asked, for it has not been carried out. Otherwise
+    there is an `answer`, or an `error`.
+    """
+
+    def __init__(self, msgid: int | None, lost: ConnectionLost) -> None:
+        self.msgid = msgid
+        self.lost = lost
+        self.answer: Response | None = None
+        self.error: ConnectionLost | None = None
+
+
 class Keeper:
     """Keeps one port's link, its hold and its registrations.
 
     Attributes:
         link: the connection; it may be over.
-        hold, revoked, waiting: as in `trio_keeper`.
+        hold, last_grant, revoked, waiting, lease_warning: as in `trio_ownership`.
     """
 
     link: Link
 
-    def __init__(self, open_link: Callable[[Callable[[ConversationEvent], None]], Link], *, reconnect: bool) -> None:
+    def __init__(self, connector: Connector, *, reconnect: bool, resume: bool, reply_timeout_s: float) -> None:
         self.hold: Hold | None = None
+        self.last_grant: int | None = None
         self.revoked: str | None = None
         self.waiting = 0
+        self.lease_warning: LeaseWarning | None = None
         self.registrations: Registrations[Interrupts] = Registrations()
         self.reconnect = reconnect
-        self._open_link = open_link
+        self._resumes = reconnect and resume
+        self._reply_timeout_s = reply_timeout_s
+        self._broken: _Broken | None = None
+        self._suspended: Link | None = None  # the last one, whose session may go on
+        self._suspended_until_s = 0.0
+        self._connector = connector
         self._backoff = Backoff()
         self._retry_at_s: float | None = None
         self._final_error: LptError | None = None
         self._stopped_at_s: float | None = None
         self._runs_routines = False
-        self.link = open_link(self._on_event)
+        self.link = connector.open(self._on_event)
 
     def close(self) -> None:
         """Close the connection, for good."""
         if self._final_error is None:
             self._final_error = PortClosed("the port has been closed")
+        self.link.leave()
         self.link.lose("this program closed the connection")
         for registration in self.registrations:
             registration.failure = registration.failure or self._final_error
@@ -70,6 +106,76 @@ class Keeper:
     def error(self, lost: ConnectionLost) -> LptError:
         """What a caller is told whose call met `lost`."""
         return self._final_error if isinstance(self._final_error, PortClosed) else lost
+
+    @property
+    def is_suspended(self) -> bool:
+        """True while the connection has ended, and its session may go on."""
+        link = self.link
+        if not link.is_over or not self._resumes or self._final_error or not link.conversation.can_be_resumed:
+            return False
+        now_s = time.monotonic()
+        if self._suspended is not link:
+            self._suspended, self._suspended_until_s = link, now_s + resume_within_s(link.session)
+        return now_s < self._suspended_until_s
+
+    @property
+    def grant(self) -> int | None:
+        """By which the port is owned, as far as is known."""
+        hold = self.hold
+        if hold is None or hold.revoked is not None or (hold.link.is_over and not self.is_suspended):
+            return None
+        return hold.grant
+
+    # Calls
+
+    def call(
+        self,
+        call: Call[T],
+        *,
+        answer_within_s: float | None = None,
+        on_queued: Callable[[int], object] | None = None,
+    ) -> T:
+        """`Link.call`, on the link that there is or, while the session may go on, on the next."""
+        deadline_s = time.monotonic() + (self._reply_timeout_s if answer_within_s is None else answer_within_s)
+        msgid = None
+        while True:
+            link = self.link
+            try:
+                if msgid is None and self._resumes and link.conversation.can_be_resumed:
+                    link.look()
+                if link.is_over:
+                    raise link.error(call.what)
+                return link.call(call, answer_within_s=answer_within_s, on_queued=on_queued, msgid=msgid)
+            except ConnectionLost as lost:
+                broken = self._mend(link, lost, deadline_s)
+            if broken.answer is not None:
+                return call.finish(broken.answer)
+            msgid = broken.msgid
+            if answer_within_s is not None:
+                answer_within_s = max(0.0, deadline_s - time.monotonic())
+
+    def _mend(self, link: Link, lost: ConnectionLost, deadline_s: float) -> _Broken:
+        """Connect again for a call that met the loss; raises what the caller is to be told if that does not help."""
+        if link is not self.link or not self.is_suspended:
+            raise lost
+        sent = [msgid for msgid, each in link.unanswered.items() if not each.is_given_up]
+        broken = self._broken = _Broken(sent[-1] if sent else None, lost)
+        is_mended = False
+        try:
+            is_mended = self.reopen(min(deadline_s, self._suspended_until_s), lost)
+        except LptError:
+            raise lost from lost.__cause__
+        finally:
+            self._broken = None
+            if not is_mended:
+                self.link.give_up()
+        if not is_mended:
+            raise lost
+        if broken.error is not None:
+            raise broken.error
+        if broken.msgid is None and sent:
+            self.link.unanswered.pop(sent[-1], None)  # it is asked again, by another msgid
+        return broken
 
     # Receiving
 
@@ -108,7 +214,10 @@ class Keeper:
     def _receive(self, deadline_s: float) -> bool:
         stops_at_s = self._stopped_at_s
         if stops_at_s is not None and not self.link.is_over and time.monotonic() >= stops_at_s:
-            self.link.lose("the port was paused or removed")
+            if self._is_only_paused():
+                stops_at_s = self._stopped_at_s = None
+            else:
+                self.link.lose("the port was paused or removed")
         try:
             return self.link.pump(deadline_s if stops_at_s is None else min(deadline_s, stops_at_s))
         except ConnectionLost as lost:
@@ -116,8 +225,14 @@ class Keeper:
                 raise self._final_error from None
             if not self.reconnect:
                 raise
-            self.hold = None
             return self.reopen(deadline_s, lost)
+
+    def _is_only_paused(self) -> bool:
+        """Ask why the port has stopped: True if it will be heard again. A daemon that stops may not answer."""
+        try:
+            return operations.is_only_paused(self.link.call(operations.PORT_STATUS))
+        except LptError:
+            return False
 
     def reopen(self, deadline_s: float, lost: ConnectionLost) -> bool:
         """Connect again; False if `deadline_s` came first. An attempt once begun may pass it, by its own time-out."""
@@ -130,21 +245,70 @@ class Keeper:
             if self._retry_at_s > deadline_s:
                 return False
             self._retry_at_s = None
+            former = self.link if self.is_suspended else None
             try:
-                link = self._open_link(self._on_event)
-                self._resume(link)
+                self._welcome(self._connector.open(self._on_event, former, self.registrations.hear_from()), former)
             except LptError as exc:
                 if not may_pass(exc):
                     self._final_error = exc
                     raise exc from lost
             else:
-                self.link = link
                 return True
 
-    def _resume(self, link: Link) -> None:
-        """Connect every registration again."""
+    def _welcome(self, link: Link, former: Link | None) -> None:
+        """A new link, before anything has come on it but the answer to hello."""
         self._stopped_at_s = None
-        for registration, call in self.registrations.calls_to_resume():
+        resumed = link.session.resumed
+        try:
+            if former is not None and resumed is not None:
+                self._go_on(link, former, resumed)
+                return
+            if self._broken is not None:
+                self._broken.error = self._broken.lost
+            self.hold = None
+            self._connect_all(link, self.registrations.calls_to_resume())
+            self.link = link
+        except BaseException:
+            link.lose("connecting again was interrupted")
+            raise
+
+    def _go_on(self, link: Link, former: Link, resumed: Resumed) -> None:
+        live = None if self._broken is None else self._broken.msgid
+        unanswered = {
+            msgid: each if msgid == live else each._replace(is_given_up=True)
+            for msgid, each in former.unanswered.items()
+        }
+        former.unanswered = unanswered
+        hold = self.hold
+        settlement = settle(
+            unanswered,
+            resumed,
+            self.last_grant,
+            is_held=hold is not None and hold.revoked is None,
+            wanted=[each.structure for each in self.registrations],
+        )
+        self.link = link  # from here on this one's session is the one to go on with
+        if hold is not None:
+            hold.link = link
+            if hold.grant != resumed.grant and not settlement.is_freed:
+                hold.revoked = hold.revoked or "while the connection was broken"  # the notice that says why comes next
+        link.go_on(former, settlement)
+        if self._broken is not None and live is not None:
+            if live in settlement.again:
+                self._broken.msgid = None
+            elif live in settlement.lost:
+                self._broken.error = former.conversation.connection_lost_for(live, goes_on=True)
+            elif live not in settlement.waiting:
+                self._broken.answer = next(each for each in settlement.answers if each.msgid == live)
+        session = link.session
+        to_connect, to_disconnect = self.registrations.go_on(resumed.registrations, session.session, session.stream)
+        for call in to_disconnect:
+            link.post(call)
+        self._connect_all(link, to_connect)
+
+    def _connect_all(self, link: Link, calls: list[tuple[Interrupts, Call[ConnectedInterrupt]]]) -> None:
+        """Connect registrations again."""
+        for registration, call in calls:
             try:
                 connected = link.call(call)
             except LptError as exc:  # noqa: PERF203 - a handful of registrations
@@ -159,14 +323,17 @@ class Keeper:
     def _on_event(self, event: ConversationEvent) -> None:
         if isinstance(event, (Interrupt, Mark, Sync)):
             self.registrations.feed(event)
-            if type(event) is Mark and event.kind == STOPPED and self.reconnect:
-                self._stopped_at_s = time.monotonic() + _CLOSING_EXPECTED_S
+            if type(event) is Mark and self.reconnect:
+                is_stopped = self.registrations.is_stopped_anew(event)
+                self._stopped_at_s = time.monotonic() + _CLOSING_EXPECTED_S if is_stopped else None
         elif type(event) is PortCheck:
             registration = self.registrations.find(event)
             if registration is not None:
                 registration.is_check_due = True
         elif type(event) is Waiters:
             self.waiting = event.count
+        elif type(event) is LeaseWarning:
+            self.lease_warning = event
         elif type(event) is RevokedNotice:
             self.revoked = event.reason
             if self.hold is not None:
@@ -183,12 +350,12 @@ class Keeper:
         on_queued: Callable[[int], object] | None = None,
     ) -> Hold | None:
         """Carry out an allocate or a try-allocate."""
-        link = self.link
-        grant = link.call(call, answer_within_s=answer_within_s, on_queued=on_queued)
+        grant = self.call(call, answer_within_s=answer_within_s, on_queued=on_queued)
         if grant is None:
             return None
-        self.hold = Hold(link, grant)
-        self.revoked = None
+        self.hold = Hold(self.link, grant)
+        self.last_grant = grant
+        self.revoked = self.lease_warning = None
         self.waiting = 0
         return self.hold
 
@@ -196,12 +363,12 @@ class Keeper:
         """Free the port, unless it was freed before. Raises Revoked or ConnectionLost if it was lost."""
         if hold.revoked is not None:
             raise Revoked(hold.revoked)
-        if hold.link.is_over:
+        if hold.link.is_over and not (self.hold is hold and self.is_suspended):
             raise hold.link.error()
         if self.hold is not hold:
             return
         try:
-            hold.link.call(operations.FREE, answer_within_s=CLEANUP_TIMEOUT_S)
+            self.call(operations.FREE, answer_within_s=CLEANUP_TIMEOUT_S)
         except InvalidDeviceState:
             if hold.revoked is not None:
                 raise Revoked(hold.revoked) from None  # taken away just then
@@ -215,11 +382,10 @@ class Keeper:
     def registered(self, interrupts: Interrupts) -> Iterator[None]:
         """Connect a registration for the length of the block."""
         interrupts.is_kept_when_stopped = self.reconnect
-        interrupts.pump = self.pump
-        link = self.link
-        connected = link.call(operations.connect_interrupt(interrupts.structure))
+        interrupts.pump, interrupts.asks_paused = self.pump, self._is_only_paused
+        connected = self.call(operations.connect_interrupt(interrupts.structure))
         interrupts.begin(connected.first_seq)
-        self.registrations.add(interrupts, link.session.stream)
+        self.registrations.add(interrupts, self.link.session.stream)
         try:
             yield
         finally:
@@ -231,17 +397,22 @@ class Keeper:
 
     def _disconnect(self, interrupts: Interrupts) -> None:
         """Undo the registration as far as there is a daemon to tell, and receive what it still sends."""
-        link = self.link
-        if link.is_over or interrupts.failure is not None:
+        if (self.link.is_over and not self.is_suspended) or interrupts.failure is not None:
             return
+        interrupts.is_leaving = True
+        end_seq = None
         deadline_s = time.monotonic() + CLEANUP_TIMEOUT_S
         call = operations.disconnect_interrupt(interrupts.structure)
         try:
-            end_seq = link.call(call, answer_within_s=CLEANUP_TIMEOUT_S)
+            end_seq = self.call(call, answer_within_s=CLEANUP_TIMEOUT_S)
             while interrupts.next_seq is not None and interrupts.next_seq < end_seq:
-                if not link.pump(deadline_s):
+                if not self.link.pump(deadline_s):
                     break
-            interrupts.end(end_seq)
         except LptError:
             return  # refused or lost: it is disconnected
+        finally:
+            if end_seq is None:
+                self.registrations.leave_behind(interrupts)
+            else:
+                interrupts.end(end_seq)
         interrupts.run_routines()

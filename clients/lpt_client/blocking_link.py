@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import select
-import socket
 import sys
 import threading
 import time
@@ -18,7 +17,6 @@ from typing import Any, Final, TypeVar
 
 from lpt_client.conversation import Conversation, ConversationEvent
 from lpt_client.errors import (
-    ConnectFailed,
     ConnectionLost,
     ConversationError,
     LptError,
@@ -26,48 +24,24 @@ from lpt_client.errors import (
 )
 from lpt_client.events import Queued, SessionInfo
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
-from lpt_client.sockets import RECEIVE_BYTES, ByteSocket, TlsFailed, bound_waits, why
+from lpt_client.resume import Settlement, Unanswered
+from lpt_client.sockets import RECEIVE_BYTES, ByteSocket, bound_waits, why
 from lpt_service.protocol.messages import Response
 from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
-from lpt_service.protocol.url import Url
 
 T = TypeVar("T")
 
 # To ask whether there is something takes one system call; a time-out of the socket's own takes two around the receive.
 HAS_POLL = hasattr(select, "poll")
 
-OpenSocket = Callable[[Url, float], socket.socket]
-
 # When sending fails, what the daemon said last may still be there to read; it gets so long.
 _LAST_WORDS_S: Final = 1.0
+# Saying goodbye: a daemon that takes nothing for so long does without.
+_BYE_S: Final = 1.0
+# How much that has come is looked at before a call, for the end behind it, in receives.
+_LOOKS: Final = 16
 # How long one wait of the kernel is at most. Windows does not let Ctrl-C through before it ends.
 _LONGEST_WAIT_S: Final = 0.5 if sys.platform == "win32" else 3600.0
-
-
-def greet(url: Url, sock: ByteSocket, *, client: str, token: str | None, deadline_s: float) -> Conversation:
-    """Say hello on a connected socket. Raises ConnectFailed or HelloRefused; the caller closes the socket then."""
-    conversation = Conversation()
-    try:
-        sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-        sock.sendall(conversation.hello(client=client, port=url.port_name, token=token))
-        while True:
-            sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-            data = sock.recv(RECEIVE_BYTES)
-            if data is None:
-                continue
-            if not data:
-                conversation.end_of_stream()
-                raise ConnectFailed(f"{url}: {conversation.end_reason}")
-            conversation.receive(data)
-            while (event := conversation.next_event()) is not None:
-                if type(event) is SessionInfo:
-                    return conversation
-    except TlsFailed as exc:  # whether the daemon takes a client's certificate shows only now
-        raise ConnectFailed(f"{url}: {exc}") from exc
-    except OSError as exc:
-        raise ConnectFailed(f"{url}: no answer: {why(exc)}") from exc
-    except ConversationError as exc:
-        raise ConnectFailed(f"{url}: no daemon of this protocol answers there: {exc}") from exc
 
 
 class Link:
@@ -75,6 +49,11 @@ class Link:
 
     `reply_timeout_s` bounds the wait for the answer to a request that does not wait for anybody: a daemon that says
     nothing for so long is taken for lost.
+
+    Attributes:
+        conversation: on it; the next link may go on with its session.
+        unanswered: once it is over, the requests whose answers have not come, by msgid; until then those of them that
+            were given up and have something to undo.
 
     Synchronization: one thread at a time; a second one gets RuntimeError.
     """
@@ -91,8 +70,10 @@ class Link:
         self.session: SessionInfo = conversation.session
         self.opened_s = time.monotonic()
         self.port_info: PARALLEL_PORT_INFORMATION | None = None  # of this session, once asked for
+        self.conversation = conversation
+        self.unanswered: dict[int, Unanswered] = {}
+        self._early: dict[int, Response] = {}
         self._sock = sock
-        self._conversation = conversation
         self._reply_timeout_s = reply_timeout_s
         self._on_event = on_event
         self._in_use = threading.Lock()
@@ -107,11 +88,11 @@ class Link:
     @property
     def is_over(self) -> bool:
         """True once the connection has ended."""
-        return self._conversation.end_reason is not None
+        return self.conversation.end_reason is not None
 
     def error(self, what: str | None = None) -> NotConnected:
         """A fresh exception that says why it ended."""
-        return self._conversation.connection_lost(what)
+        return self.conversation.connection_lost(what)
 
     def call(
         self,
@@ -119,8 +100,11 @@ class Link:
         *,
         answer_within_s: float | None = None,
         on_queued: Callable[[int], object] | None = None,
+        msgid: int | None = None,
     ) -> T:
         """Carry out one operation. `answer_within_s` takes the place of the reply time-out.
+
+        `msgid`: it was asked by that on the connection before, and is answered on this one.
 
         Raises RequestError, ConnectionLost, ConversationError. If something else is raised in it (KeyboardInterrupt,
         or what `on_queued` raises), the request is cancelled, and undone if it had succeeded.
@@ -128,7 +112,7 @@ class Link:
         if not self._in_use.acquire(False):
             raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
         try:
-            return self._exchange(call, answer_within_s, on_queued)
+            return self._exchange(call, answer_within_s, on_queued, msgid)
         finally:
             self._in_use.release()
 
@@ -137,30 +121,39 @@ class Link:
         call: Call[T],
         answer_within_s: float | None = None,
         on_queued: Callable[[int], object] | None = None,
+        msgid: int | None = None,
     ) -> T:
-        msgid, data = self._conversation.request(call.method, call.params, call.what)
-        is_sent = False
+        is_sent = msgid is not None
+        data = b""
+        if msgid is None:
+            msgid, data = self.conversation.request(call.method, call.params, call.what)
+        else:
+            self.unanswered.pop(msgid, None)
         try:
-            self._sock.sendall(data)
-            is_sent = True
+            if not is_sent:
+                self._sock.sendall(data)
+                is_sent = True
             deadline_s = None if answer_within_s is None else time.monotonic() + answer_within_s
-            response = self._await(msgid, deadline_s, on_queued)
+            response = self._early.pop(msgid, None) or self._await(msgid, deadline_s, on_queued)
         except OSError as exc:
             if not is_sent:
                 self._hear_last_words()
             self._lose_by(exc, call.what)
-            raise self._conversation.connection_lost_for(msgid) from exc
+            self.unanswered[msgid] = Unanswered(call)
+            raise self.conversation.connection_lost_for(msgid) from exc
         except ConversationError as exc:
             self._sock.close()
-            raise self._conversation.connection_lost_for(msgid) from exc
+            raise self.conversation.connection_lost_for(msgid) from exc
         except ConnectionLost:
             self._sock.close()
+            self.unanswered[msgid] = Unanswered(call)
             raise
         except BaseException:
             if is_sent:
                 self._give_up(msgid, call)
             else:
                 self.lose(f"the sending of {call.what} was interrupted")  # half a frame may be on its way
+                self._note_given_up(msgid, call)
             raise
         try:
             return call.finish(response)
@@ -172,7 +165,7 @@ class Link:
         self, msgid: int, deadline_s: float | None, on_queued: Callable[[int], object] | None = None
     ) -> Response:
         """Receive until the answer to `msgid` is there."""
-        conversation = self._conversation
+        conversation = self.conversation
         while True:
             event = conversation.next_event()
             if event is None:
@@ -180,7 +173,7 @@ class Link:
             elif type(event) is Response:
                 if event.msgid == msgid:
                     return event
-                # otherwise the answer to one that was given up
+                self._take_late(event)
             elif type(event) is not Queued:
                 self._on_event(event)
             elif event.msgid == msgid and on_queued is not None:
@@ -190,12 +183,12 @@ class Link:
         """Hand what comes next to the conversation. Raises TimeoutError, another OSError, or ConnectionLost."""
         data = self._sock.recv(RECEIVE_BYTES) if deadline_s is None else self._receive_before(deadline_s)
         if data:
-            self._conversation.receive(data)
+            self.conversation.receive(data)
             return
         if data is None:
             return
-        self._conversation.end_of_stream()
-        raise self.error() if msgid is None else self._conversation.connection_lost_for(msgid)
+        self.conversation.end_of_stream()
+        raise self.error() if msgid is None else self.conversation.connection_lost_for(msgid)
 
     def _receive_before(self, deadline_s: float) -> bytes | None:
         if self._readable is None:
@@ -231,9 +224,10 @@ class Link:
     def _give_up(self, msgid: int, call: Call[Any]) -> None:
         """Withdraw a request, and undo it if it had been carried out by then."""
         if self.is_over:
+            self._note_given_up(msgid, call)
             return
         try:
-            self._sock.sendall(self._conversation.cancel(msgid))
+            self._sock.sendall(self.conversation.cancel(msgid))
             if call.undo is None:
                 return
             response = self._await(msgid, time.monotonic() + CLEANUP_TIMEOUT_S)
@@ -244,10 +238,76 @@ class Link:
         except (OSError, LptError) as exc:
             if not isinstance(exc, LptError):
                 self._lose_by(exc, f"the cancelling of {call.what}")
+            self._note_given_up(msgid, call)
         except BaseException:
-            # What a session holds dies with it: nothing can be left behind.
+            # What a session holds dies with it, or is given back when it goes on: nothing can be left behind.
             self.lose(f"the cancelling of {call.what} was interrupted")
+            self._note_given_up(msgid, call)
             raise
+
+    def _note_given_up(self, msgid: int, call: Call[Any]) -> None:
+        """If it is over and the session goes on, the next link is to withdraw or undo this request.
+
+        The one that was to undo it is forgotten: the next link sees what is left to do.
+        """
+        if not self.is_over:
+            return
+        self.unanswered = {number: each for number, each in self.unanswered.items() if each.is_given_up}
+        self.unanswered[msgid] = Unanswered(call, is_given_up=True)
+
+    def _take_late(self, response: Response) -> None:
+        """The answer to a request that was given up: give back what it acquired. Or one that comes too soon."""
+        late = self.unanswered.pop(response.msgid, None) if self.unanswered else None
+        if late is not None and not late.is_given_up:
+            self._early[response.msgid] = response  # its caller waits from the connection before, and asks for it next
+            return
+        if late is None or late.call.undo is None:
+            return
+        with suppress(LptError):
+            undo = late.call.undo(late.call.finish(response))
+            if undo is not None:
+                self.post(undo)
+
+    def post(self, call: Call[Any]) -> None:
+        """Carry out an operation whose answer nobody waits for. If it cannot be sent, the link is over."""
+        if self.is_over:
+            return
+        try:
+            self._sock.sendall(self.conversation.request(call.method, call.params, call.what)[1])
+        except OSError as exc:
+            self._lose_by(exc, call.what)
+
+    def go_on(self, former: Link, settlement: Settlement) -> None:
+        """Go on with the session of `former`."""
+        for msgid in (*settlement.waiting, *settlement.again):
+            self.unanswered[msgid] = former.unanswered[msgid]
+        for call in settlement.undo:
+            self.post(call)
+        for msgid in settlement.again:
+            if former.unanswered[msgid].is_given_up:
+                self.post(self.unanswered.pop(msgid).call)
+        for msgid in settlement.given_up:
+            if not self.is_over:
+                try:
+                    self._sock.sendall(self.conversation.cancel(msgid))
+                except OSError as exc:
+                    self._lose_by(exc, "a cancel")
+
+    def give_up(self) -> None:
+        """Nobody waits any more for what has not been answered on it."""
+        self.unanswered = {msgid: each._replace(is_given_up=True) for msgid, each in self.unanswered.items()}
+
+    def leave(self) -> None:
+        """Have the daemon keep nothing of this session. Says nothing where half a frame may be on its way."""
+        if self.is_over or not self._in_use.acquire(False):
+            return
+        try:
+            if bye := self.conversation.bye():
+                self._sock.settimeout(_BYE_S)
+                with suppress(OSError):
+                    self._sock.sendall(bye)
+        finally:
+            self._in_use.release()
 
     def pump(self, deadline_s: float) -> bool:
         """Pass on what has come, and if nothing has, wait for it; False if nothing came by the deadline.
@@ -280,11 +340,20 @@ class Link:
         finally:
             self._in_use.release()
 
+    def look(self) -> None:
+        """Notice the end of the connection before something is sent that then may or may not have been carried out."""
+        with suppress(ConnectionLost):
+            for _ in range(_LOOKS):
+                if self.is_over or not self.pump(time.monotonic()):
+                    return
+
     def _dispatch(self) -> bool:
         has_come = False
-        while (event := self._conversation.next_event()) is not None:
+        while (event := self.conversation.next_event()) is not None:
             has_come = True
-            if type(event) is not Response and type(event) is not Queued:
+            if type(event) is Response:
+                self._take_late(event)
+            elif type(event) is not Queued:
                 self._on_event(event)
         return has_come
 
@@ -298,7 +367,7 @@ class Link:
 
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """End the connection. The first reason stands."""
-        self._conversation.lose(reason, cause)
+        self.conversation.lose(reason, cause)
         self._sock.close()
 
 

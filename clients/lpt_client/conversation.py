@@ -9,12 +9,13 @@ Both front ends drive it, and it knows neither sockets nor tasks nor the time:
     conversation.next_event()→ SessionInfo (hello's answer), Response, or something of `events`
 
 A conversation ends once, and for good: `lose` ends it from outside, a break of the protocol by the daemon ends it from
-inside. From then on every request raises ConnectionLost.
+inside. From then on every request raises ConnectionLost. Its session may outlive it: then the next conversation, which
+is given this one, asks the daemon to go on with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -22,10 +23,12 @@ from lpt_client.errors import ConnectionLost, HelloRefused
 from lpt_client.events import (
     Closing,
     Interrupt,
+    LeaseWarning,
     Mark,
     Notice,
     PortCheck,
     Queued,
+    Resumed,
     RevokedNotice,
     SessionInfo,
     Sync,
@@ -43,6 +46,8 @@ ConversationEvent = SessionInfo | Response | Interrupt | Mark | Sync | Notice
 class Conversation:
     """One conversation, from hello to its end.
 
+    `previous` is the conversation whose session this one is to go on with, if the daemon has kept it.
+
     Attributes:
         session: what hello was answered; None before.
         closing_reason: what the daemon said that it closes for; None while it has not.
@@ -52,15 +57,23 @@ class Conversation:
     gives no session. Either ends the conversation.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, previous: Conversation | None = None) -> None:
         self.session: SessionInfo | None = None
         self.closing_reason: str | None = None
         self.end_reason: str | None = None
         self._end_cause: BaseException | None = None
         self._decoder = Decoder(CLIENT_LIMITS)
         self._hello: int | None = None
+        self._secret: str | None = None  # by which a later conversation may go on with this session
+        self._previous_secret: str | None = None
         self._last_msgid = 0
         self._pending: dict[int, str] = {}  # msgid → what was asked, for people
+        self._former: dict[int, str] = {}  # the same, of the conversation before: not answered there
+        if previous is not None:
+            self._previous_secret = previous._secret
+            self._last_msgid = previous._last_msgid
+            self._former = {**previous._former, **previous._pending}
+            self._former.pop(-1 if previous._hello is None else previous._hello, None)
 
     # Requests → bytes
 
@@ -71,11 +84,17 @@ class Conversation:
         port: str | None = None,
         token: str | None = None,
         notifications: Sequence[str] | None = None,
+        hear_from: tuple[int, int] | None = None,
     ) -> bytes:
-        """The first request. `client` is how this program calls itself, for people to read; left out is None."""
+        """The first request. `client` is how this program calls itself, for people to read; left out is None.
+
+        `hear_from` is where a session that goes on is to hear interrupts from: the stream, and the next number in it.
+        """
         assert self._hello is None, "hello is said once"
         given: dict[str, Any] = {"protocol": messages.PROTOCOL_VERSION, "client": client}
         given.update(port=port, token=token, notifications=None if notifications is None else tuple(notifications))
+        if self._previous_secret is not None:
+            given.update({"resume": self._previous_secret, "from": hear_from})
         params = {name: value for name, value in given.items() if value is not None}
         self._hello, data = self.request(messages.HELLO, (params,), "hello")
         return data
@@ -88,7 +107,8 @@ class Conversation:
         if self.end_reason is not None:
             raise self.connection_lost(what)
         msgid = self._last_msgid + 1
-        while msgid > U32_MAX or msgid in self._pending:  # after four thousand million requests it begins anew
+        # After four thousand million requests it begins anew.
+        while msgid > U32_MAX or msgid in self._pending or msgid in self._former:
             msgid = msgid + 1 if msgid < U32_MAX else 0
         data = encode_request(msgid, method, params)
         self._last_msgid = msgid
@@ -98,6 +118,22 @@ class Conversation:
     def cancel(self, msgid: int) -> bytes:
         """Ask the daemon to end a request early (CancelIoEx). Its answer comes all the same, one way or the other."""
         return encode_notification(messages.CANCEL, (msgid,))
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """True when a later conversation may go on with this session, after the connection has broken."""
+        return self._secret is not None and not isinstance(self._end_cause, ConversationError)
+
+    def bye(self) -> bytes:
+        """Say that this session ends with its connection, whatever becomes of that; nothing if it does so anyway."""
+        if self._secret is None:
+            return b""
+        self._secret = None
+        return encode_notification(messages.BYE, ())
+
+    def is_pending(self, msgid: int) -> bool:
+        """True while this conversation is to bring the answer to `msgid`."""
+        return msgid in self._pending
 
     # Bytes → events
 
@@ -142,12 +178,13 @@ class Conversation:
         """A fresh exception for one caller that wants to ask `what` of a conversation that is over."""
         return self._lost(what, may_have_run=False)
 
-    def connection_lost_for(self, msgid: int) -> ConnectionLost:
+    def connection_lost_for(self, msgid: int, *, goes_on: bool = False) -> ConnectionLost:
         """A fresh exception for the caller who waits for the answer to `msgid`."""
-        return self._lost(self._pending.get(msgid), may_have_run=True)
+        return self._lost(self._pending.get(msgid), may_have_run=True, goes_on=goes_on)
 
-    def _lost(self, what: str | None, *, may_have_run: bool) -> ConnectionLost:
-        error = ConnectionLost(self.end_reason or "the connection was lost", what, may_have_run=may_have_run)
+    def _lost(self, what: str | None, *, may_have_run: bool, goes_on: bool = False) -> ConnectionLost:
+        reason = self.end_reason or "the connection was lost"
+        error = ConnectionLost(reason, what, may_have_run=may_have_run, goes_on=goes_on)
         error.__cause__ = self._end_cause
         return error
 
@@ -157,7 +194,19 @@ class Conversation:
             self.lose(f"hello was refused: {error}")
             raise HelloRefused(error.status, error.detail)
         self.session = _session_info(response.result)
+        self._secret = _optional_text(response.result.get("resume"))
+        if self.session.resumed is not None:
+            self._go_on(self.session.resumed.pending)
+        self._former = {}
         return self.session
+
+    def _go_on(self, pending: Collection[int]) -> None:
+        if self._previous_secret is None:
+            raise ConversationError("the daemon goes on with a session that it was not asked for")
+        for msgid in pending:
+            if msgid in self._pending:
+                raise ConversationError(f"a request is said to be pending that was never made: msgid {msgid}")
+            self._pending[msgid] = self._former.get(msgid, "a request")
 
     def _event_of(self, message: Message) -> ConversationEvent | None:
         if type(message) is not Notification:
@@ -187,9 +236,24 @@ def _session_info(result: Any) -> SessionInfo:
             realtime_ns=_number(clock.get("realtime_ns", 0)),
             limits=MappingProxyType(dict(result.get("limits", {}))),
             features=tuple(_text(name) for name in result.get("features", ())),
+            resumed=_resumed(result.get("resumed")),
         )
     except (AttributeError, KeyError, TypeError, ValueError):
         raise ConversationError(f"hello was answered in another shape than agreed: {result!r:.100}") from None
+
+
+def _resumed(value: Any) -> Resumed | None:
+    if value is None:
+        return None
+    registrations = _items(value.get("registrations", ()))
+    if not all(type(each) is bytes for each in registrations):
+        raise TypeError
+    return Resumed(
+        grant=_optional_number(value.get("grant")),
+        position=_optional_number(value.get("position")),
+        pending=tuple(_number(each) for each in _items(value.get("pending", ()))),
+        registrations=registrations,
+    )
 
 
 # One reader for each notification. Items that it does not know it leaves alone; what is wrong raises TypeError,
@@ -206,6 +270,14 @@ def _text(value: Any) -> str:
     if type(value) is str:
         return value
     raise TypeError
+
+
+def _optional_number(value: Any) -> int | None:
+    return None if value is None else _number(value)
+
+
+def _optional_text(value: Any) -> str | None:
+    return value if type(value) is str else None
 
 
 def _items(params: Any) -> tuple[Any, ...]:
@@ -238,6 +310,11 @@ def _queued(params: Any) -> Queued:
     return Queued(_number(msgid), _number(position))
 
 
+def _lease(params: Any) -> LeaseWarning:
+    reason, remaining_ms = _items(params)[:2]
+    return LeaseWarning(_text(reason), _number(remaining_ms))
+
+
 _NOTIFICATIONS: Final[Mapping[str, Callable[[Any], Interrupt | Mark | Sync | Notice]]] = {
     messages.INTERRUPT: _interrupt,
     messages.INTERRUPT_SYNC: _sync,
@@ -245,5 +322,6 @@ _NOTIFICATIONS: Final[Mapping[str, Callable[[Any], Interrupt | Mark | Sync | Not
     messages.QUEUED: _queued,
     messages.WAITERS: lambda params: Waiters(_number(_items(params)[0])),
     messages.REVOKED: lambda params: RevokedNotice(_text(_items(params)[0])),
+    messages.LEASE: _lease,
     messages.CLOSING: lambda params: Closing(_text(_items(params)[0])),
 }

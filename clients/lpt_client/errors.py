@@ -12,14 +12,15 @@
      │   ├─ Unsuccessful            connecting interrupts is disabled by the daemon's configuration
      │   ├─ NotSupported            the daemon does not offer that
      │   ├─ LimitReached            too many sessions, waiting or pending requests
+     │   ├─ PortPaused              an administrator lets the port rest
      │   ├─ PortRemoved             the port is going or gone
      │   ├─ DeviceFailed            the hardware failed
      │   └─ HelloRefused            no session: protocol, token or name of the port
      ├─ NotConnected                there is no conversation with the daemon
      │   ├─ ConnectFailed           none came about in time
-     │   ├─ ConnectionLost          it ended (.request, .may_have_run)
+     │   ├─ ConnectionLost          it ended (.request, .may_have_run, .goes_on)
      │   └─ PortClosed              this program closed it
-     ├─ PortStopped                 a registration ended: port paused or removed, daemon stopping
+     ├─ PortStopped                 a registration ended: port removed, daemon stopping
      ├─ ConversationError           the daemon broke the protocol
      └─ UrlError                    an address that names no daemon
 
@@ -51,6 +52,7 @@ __all__ = [
     "NotConnected",
     "NotSupported",
     "PortClosed",
+    "PortPaused",
     "PortRemoved",
     "PortStopped",
     "RequestCancelled",
@@ -110,6 +112,10 @@ class LimitReached(RequestError):
     """Too many sessions, requests in the queue, or requests pending. Later it may succeed."""
 
 
+class PortPaused(RequestError):
+    """An administrator lets the port rest: nothing touches the hardware. Allocate and wait."""
+
+
 class PortRemoved(RequestError):
     """The port is being removed or is gone."""
 
@@ -137,25 +143,35 @@ class PortClosed(NotConnected):
 class ConnectionLost(NotConnected):
     """The connection ended. Everything that this session held is gone: ownership, registrations, waiting requests.
 
+    Unless `goes_on`: then the session goes on, on a new connection, with all that it held, and only the answer to this
+    request is lost.
+
     `request` names the request that was waiting for its answer (None: no particular one). `may_have_run` is True when
     that request may have been carried out, because it had been handed to the network, and False when it surely has not.
     """
 
-    def __init__(self, reason: str, request: str | None = None, *, may_have_run: bool = False) -> None:
+    def __init__(
+        self, reason: str, request: str | None = None, *, may_have_run: bool = False, goes_on: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.request = request
         self.may_have_run = may_have_run
+        self.goes_on = goes_on
 
     def __str__(self) -> str:
         if self.request is None:
             return self.reason
         ran = "it may have been carried out" if self.may_have_run else "it was not carried out"
-        return f"{self.reason} ({self.request}: {ran})"
+        session = "; the session goes on" if self.goes_on else ""
+        return f"{self.reason}{session} ({self.request}: {ran})"
 
 
 class PortStopped(LptError):
-    """The port was paused or removed, or its daemon stops: this registration hears no more."""
+    """The port was removed, or its daemon stops: this registration hears no more. (One that is paused stays.)"""
+
+    def __init__(self, why: str = "the port was removed, or its daemon stops") -> None:
+        super().__init__(why)
 
 
 _BY_STATUS: dict[int, type[RequestError]] = {
@@ -168,6 +184,7 @@ _BY_STATUS: dict[int, type[RequestError]] = {
     Status.STATUS_UNSUCCESSFUL: Unsuccessful,
     Status.STATUS_NOT_SUPPORTED: NotSupported,
     Status.STATUS_INSUFFICIENT_RESOURCES: LimitReached,
+    Status.STATUS_DEVICE_NOT_READY: PortPaused,
     Status.STATUS_DELETE_PENDING: PortRemoved,
     Status.STATUS_DEVICE_NOT_CONNECTED: PortRemoved,
     Status.STATUS_IO_DEVICE_ERROR: DeviceFailed,

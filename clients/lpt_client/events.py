@@ -29,11 +29,13 @@ __all__ = [
     "Closing",
     "Event",
     "Interrupt",
+    "LeaseWarning",
     "Mark",
     "Notice",
     "PortCheck",
     "Queued",
     "Reconnected",
+    "Resumed",
     "RevokedNotice",
     "SessionInfo",
     "Sync",
@@ -76,8 +78,8 @@ class Mark(NamedTuple):
     """The port was not heard for a time.
 
     `kind`: "unheard" (nobody listened until now: what came is unknown), "masked" and "unmasked" (the storm guard; what
-    came between is unknown), "stopped" (port paused or removed, daemon stopping: the last of a registration). `seq` is
-    the number that the next interrupt will have. The other members are those of Interrupt.
+    came between is unknown), "stopped" (port paused; or port removed or daemon stopping: the last of a registration).
+    `seq` is the number that the next interrupt will have. The other members are those of Interrupt.
     """
 
     kind: str
@@ -101,7 +103,10 @@ class Sync(NamedTuple):
 
 
 class Reconnected(NamedTuple):
-    """The connection broke and has been made anew; a Sync that says what was lost follows."""
+    """The connection broke and has been made anew; a Sync that says what was lost follows.
+
+    `session` is the same number as before where the daemon has kept the session.
+    """
 
     session: int
     stream: int
@@ -110,11 +115,25 @@ class Reconnected(NamedTuple):
 Event = Interrupt | Mark | Sync | Reconnected
 
 
+class Resumed(NamedTuple):
+    """A session that goes on after its connection broke: what it still has.
+
+    `grant`: by which it owns the port, or None; `position`: its place in the queue, or None; `pending`: the msgids that
+    will be answered on the new connection; `registrations`: the structures that are connected.
+    """
+
+    grant: int | None
+    position: int | None
+    pending: tuple[int, ...]
+    registrations: tuple[bytes, ...]
+
+
 class SessionInfo(NamedTuple):
     """What the daemon answered to hello.
 
     `stream` is the identity of the port's interrupt log (another one after a restart of the daemon); `monotonic_ns` and
     `realtime_ns` are the daemon's clocks at that moment; `features` names what this daemon can beyond version 1.
+    `resumed` is not None where this is an earlier session that goes on.
     """
 
     server: str
@@ -125,6 +144,7 @@ class SessionInfo(NamedTuple):
     realtime_ns: int
     limits: Mapping[str, Any]
     features: tuple[str, ...]
+    resumed: Resumed | None = None
 
 
 class PortCheck(NamedTuple):
@@ -153,10 +173,20 @@ class RevokedNotice(NamedTuple):
     reason: str
 
 
+class LeaseWarning(NamedTuple):
+    """The port will be taken away from this session in `remaining_ms`, unless what is said in `reason` changes.
+
+    `reason`: "held" (for too long, while others wait) or "idle" (nothing was done with it).
+    """
+
+    reason: str
+    remaining_ms: int
+
+
 class Closing(NamedTuple):
     """The daemon is about to close the connection."""
 
     reason: str
 
 
-Notice = PortCheck | Queued | Waiters | RevokedNotice | Closing
+Notice = PortCheck | Queued | Waiters | RevokedNotice | LeaseWarning | Closing

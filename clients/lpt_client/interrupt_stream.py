@@ -51,7 +51,8 @@ class InterruptStream:
         unknown_periods: times in which nobody knows how many interrupts came.
         first_seq, next_seq: the numbers of the first interrupt heard and of the one expected next; None before the
             registration is connected.
-        is_stopped: the daemon has ended the registration (the mark "stopped").
+        is_stopped: the daemon has ended the registration, or it is paused (the mark "stopped").
+        is_leaving: the program is about to disconnect it; it is not connected again.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class InterruptStream:
         self.first_seq: int | None = None
         self.next_seq: int | None = None
         self.is_stopped = False
+        self.is_leaving = False
         self._isr = isr
         self._deferred = deferred
         self._on_other = on_other

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from lpt_client.errors import NotSupported, request_error
 from lpt_service.protocol import messages, structs
 from lpt_service.protocol.codec import U32_MAX
-from lpt_service.protocol.errors import ConversationError, RequestError
+from lpt_service.protocol.errors import ConversationError, LptError, RequestError
 from lpt_service.protocol.ioctl import CONTROL, CONTROL_CODES, DATA, STATUS, Ioctl, IoctlClass
 from lpt_service.protocol.messages import Response
 from lpt_service.protocol.status import Status
@@ -234,9 +234,52 @@ def _status_map(result: Any) -> dict[str, Any]:
 PORT_STATUS: Final = Call("status", messages.STATUS, (), _status_map)
 
 
+def is_only_paused(status: Mapping[str, Any]) -> bool:
+    """True for a port that will be heard again: it is there, and registrations stay. An older daemon pauses none."""
+    return status.get("paused") is not None and status.get("state") == "ready"
+
+
+def says_only_paused(response: Response) -> bool:
+    """The same, of the answer to PORT_STATUS."""
+    try:
+        return is_only_paused(PORT_STATUS.finish(response))
+    except LptError:
+        return False
+
+
 def drain(*, is_on: bool) -> Call[dict[str, Any]]:
     """Have nobody new granted on any port of the daemon, or no longer: `idle`, and `ports` with owners and waiters."""
     return Call("drain", messages.DRAIN, ({"on": is_on},), _status_map)
+
+
+# Administration
+
+
+def revoke(reason: str | None) -> Call[dict[str, Any]]:
+    """Take the port away from its owner: `revoked` (a session, or nil) and `grant`."""
+    return Call("revoke", messages.REVOKE, (_given(reason=reason),), _status_map)
+
+
+def kick(session: int, reason: str | None) -> Call[dict[str, Any]]:
+    """End a session of this port: `kicked`."""
+    return Call("kick", messages.KICK, (_given(session=session, reason=reason),), _status_map)
+
+
+def pause(reason: str | None) -> Call[dict[str, Any]]:
+    """Have the port rest: `paused`, and `was`."""
+    return Call("pause", messages.PAUSE, (_given(reason=reason),), _status_map)
+
+
+RESUME_PORT: Final = Call("resume", messages.RESUME, ({},), _status_map)
+
+
+def queue(first: int) -> Call[dict[str, Any]]:
+    """Who waits, from place `first` on: `owner`, `waiting`, `waiters`."""
+    return Call("queue", messages.QUEUE, (_given(first=None if first == 1 else first),), _status_map)
+
+
+def _given(**params: Any) -> dict[str, Any]:
+    return {name: value for name, value in params.items() if value is not None}
 
 
 PING: Final = Call("ping", messages.PING, (), lambda result: Clock(int(result[0]), int(result[1])))

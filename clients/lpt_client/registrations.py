@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import count
 from typing import Final, Generic, TypeVar
 
 from lpt_client.errors import LptError, RequestError
 from lpt_client.events import Interrupt, Mark, PortCheck, Sync
-from lpt_client.interrupt_stream import InterruptStream
-from lpt_client.operations import Call, ConnectedInterrupt, connect_interrupt
+from lpt_client.interrupt_stream import STOPPED, InterruptStream
+from lpt_client.operations import Call, ConnectedInterrupt, connect_interrupt, disconnect_interrupt
 from lpt_service.protocol.status import Status
 
 S = TypeVar("S", bound=InterruptStream)
@@ -40,6 +40,7 @@ class Registrations(Generic[S]):
         self._tokens = count(1)
         self._stream = 0  # of the log that `next_seq` of every registration belongs to
         self._is_resuming = False
+        self._left_behind: set[bytes] = set()
 
     def __iter__(self) -> Iterator[S]:
         return iter(self._all)
@@ -57,10 +58,18 @@ class Registrations(Generic[S]):
         self._all = tuple(self._by_token.values())
         self._stream = stream
 
+    def is_stopped_anew(self, mark: Mark) -> bool:
+        """True when a mark that was just fed has ended them; one that is told again has not."""
+        return mark.kind == STOPPED and any(each.is_stopped for each in self._all)
+
     def discard(self, registration: S) -> None:
         """Disconnected, or ended."""
         self._by_token.pop(registration.token, None)
         self._all = tuple(self._by_token.values())
+
+    def leave_behind(self, registration: S) -> None:
+        """It is gone, but the daemon may not have heard so: there is no connection, or it ended meanwhile."""
+        self._left_behind.add(registration.structure)
 
     def feed(self, event: Interrupt | Mark | Sync) -> None:
         """Hand an event of the session's stream to every registration."""
@@ -71,20 +80,49 @@ class Registrations(Generic[S]):
         """The registration whose deferred port check is to run; None if it is gone."""
         return self._by_token.get(check.routine)
 
+    def hear_from(self) -> tuple[int, int] | None:
+        """Where the next connection is to go on: the stream, and the next number. None: nothing is heard."""
+        heard = [each.next_seq for each in self if each.hears and each.next_seq is not None]
+        return (self._stream, min(heard)) if heard else None
+
+    def go_on(
+        self, connected: Collection[bytes], session: int, stream: int
+    ) -> tuple[list[tuple[S, Call[ConnectedInterrupt]]], list[Call[int]]]:
+        """The session goes on, on a new connection, and `connected` is what it still has; call it before any event.
+
+        Returns the calls that connect what it has not, and those that disconnect what was left behind.
+        """
+        is_heard = any(each.hears and each.structure in connected for each in self)
+        missing = [each for each in self if each.structure not in connected]
+        to_connect = self._connects(missing, None if is_heard else self.hear_from())
+        to_disconnect = [disconnect_interrupt(each) for each in self._left_behind if each in connected]
+        self._left_behind.clear()
+        self._is_resuming = False
+        self._stream = stream
+        for each in self:
+            each.resume(session, stream)
+        return to_connect, to_disconnect
+
     def calls_to_resume(self) -> list[tuple[S, Call[ConnectedInterrupt]]]:
         """The calls that connect everything again on a new connection, in the same order.
 
         The first that hears interrupts says where the session goes on; the others join it there.
         """
-        heard = [each.next_seq for each in self if each.hears and each.next_seq is not None]
-        resume_from = (self._stream, min(heard)) if heard else None
+        self._left_behind.clear()
+        self._is_resuming = True
+        return self._connects(self, self.hear_from())
+
+    def _connects(
+        self, registrations: Iterable[S], resume_from: tuple[int, int] | None
+    ) -> list[tuple[S, Call[ConnectedInterrupt]]]:
         calls = []
-        for registration in self:
+        for registration in registrations:
+            if registration.is_leaving:
+                continue
             begin_at = resume_from if registration.hears else None
             calls.append((registration, connect_interrupt(registration.structure, begin_at)))
             if registration.hears:
                 resume_from = None
-        self._is_resuming = True
         return calls
 
     def resumed(self, registration: S, connected: ConnectedInterrupt, session: int, stream: int) -> None:

@@ -130,7 +130,14 @@ def connect_socket(url: Url, deadline_s: float) -> socket.socket:
                 error = exc
     except OSError as exc:
         error = exc  # the look-up failed
+    except UnicodeError as exc:
+        raise bad_host(url) from exc
     raise ConnectFailed(f"{url}: {why(error)}") from error
+
+
+def bad_host(url: Url) -> ConnectFailed:
+    """The error for a host that cannot be looked up at all, for which Python raises UnicodeError."""
+    return ConnectFailed(f"{url}: {url.host!r} cannot be a host's name: a part is empty or too long, or odd")
 
 
 def _addresses(url: Url) -> list[tuple[int, Any]]:

@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import trio
 
 from lpt_client import operations
-from lpt_client.errors import AccessDenied, LptError, Revoked
-from lpt_client.events import SessionInfo
+from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
+from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
 from lpt_client.sockets import TlsOptions, default_client_name
+from lpt_client.trio_administration import Administration
 from lpt_client.trio_connector import Connector
 from lpt_client.trio_groups import open_flat_nursery
 from lpt_client.trio_interrupts import Interrupts
-from lpt_client.trio_keeper import Hold, Keeper
+from lpt_client.trio_keeper import Keeper
+from lpt_client.trio_ownership import Hold
 from lpt_client.trio_transport import OpenStream
 from lpt_service.protocol.ioctl import CONTROL, DATA
 from lpt_service.protocol.structs import (
@@ -48,6 +50,7 @@ async def open_port(
     token: str | None = None,
     tls: ssl.SSLContext | TlsOptions | None = None,
     reconnect: bool = False,
+    resume: bool = True,
     connect_timeout_s: float = 10.0,
     open_stream: OpenStream | None = None,
 ) -> AsyncIterator[Port]:
@@ -62,7 +65,12 @@ async def open_port(
             of your own; by default the system's authorities, and no certificate.
         reconnect: when the connection breaks, connect again, for as long as it takes, with growing pauses; registered
             interrupts go on from where they were. Calls under way raise ConnectionLost all the same, ownership is
-            lost, and calls made meanwhile raise ConnectionLost at once (see `Port.wait_connected`).
+            lost, and calls made meanwhile raise ConnectionLost at once (see `Port.wait_connected`), unless the
+            session goes on.
+        resume: with `reconnect`, go on with the same session where the daemon keeps it for a while (the port's
+            `grace_s`): ownership, the place in the queue and registrations stay, and calls made meanwhile wait. Of the
+            calls under way only those raise ConnectionLost whose answer is lost (`goes_on` is True then). False: every
+            loss of the connection is one of the session.
         connect_timeout_s: bounds the connection and hello together, in seconds.
         open_stream: gives the stream to the daemon in place of a socket: for tunnels and tests.
 
@@ -80,8 +88,9 @@ async def open_port(
         tls=tls,
         connect_timeout_s=connect_timeout_s,
         open_stream=open_stream,
+        leaves_with_connection=not (reconnect and resume),
     )
-    keeper = Keeper(connector, reconnect=reconnect)
+    keeper = Keeper(connector, reconnect=reconnect, resume=resume)
     link = await keeper.open()
     try:
         async with open_flat_nursery() as nursery:
@@ -99,7 +108,7 @@ async def open_port(
         raise keeper.failure
 
 
-class Port:
+class Port(Administration):
     """One port of a daemon, as one session of it. `open_port` makes it.
 
     Every method may raise ConnectionLost (the connection ended; `may_have_run` says what that means for the request),
@@ -134,6 +143,16 @@ class Port:
         await trio.lowlevel.checkpoint()
         await self._keeper.wait_connected()
 
+    async def wait_lost(self) -> LptError:
+        """Wait until calls cannot be made any more: why. `goes_on` tells whether the session may outlast that."""
+        await trio.lowlevel.checkpoint()
+        return await self._keeper.wait_lost()
+
+    @property
+    def goes_on(self) -> bool:
+        """True while there is no connection and the daemon may have kept the session: calls wait, nothing is lost."""
+        return self._keeper.is_suspended
+
     async def ping(self) -> Clock:
         """The daemon's clocks, now; proves that it answers."""
         return await self._call(operations.PING)
@@ -141,13 +160,6 @@ class Port:
     async def status(self) -> dict[str, Any]:
         """Owner, queue, registrations and counters of the port, as the daemon tells them."""
         return await self._call(operations.PORT_STATUS)
-
-    async def drain(self, on: bool = True) -> dict[str, Any]:
-        """Have nobody new granted, on any port of the daemon, while this session wants it so; for administrators.
-
-        Owners go on, those who wait keep their places. Returns `idle` (nobody owns a port any more) and `ports`.
-        """
-        return await self._call(operations.drain(is_on=on))
 
     async def port_info(self) -> PARALLEL_PORT_INFORMATION:
         """PARALLEL_PORT_INFORMATION: the control codes of the callbacks, and the handle that they take."""
@@ -177,18 +189,23 @@ class Port:
     @property
     def grant(self) -> int | None:
         """The number of the grant by which this session owns the port; None while it does not."""
-        hold = self._keeper.hold
+        hold = self._keeper.ownership.hold
         return None if hold is None else hold.grant
 
     @property
     def waiting(self) -> int:
         """How many wait for the port that this session owns, as the daemon told last."""
-        return self._keeper.waiting
+        return self._keeper.ownership.waiting
 
     @property
     def revoked(self) -> str | None:
         """Why the port was taken away from this session; None since the last grant."""
-        return self._keeper.revoked
+        return self._keeper.ownership.revoked
+
+    @property
+    def lease_warning(self) -> LeaseWarning | None:
+        """What the daemon said last of a lease by which it will take the port away; None since the last grant."""
+        return self._keeper.ownership.lease_warning
 
     @asynccontextmanager
     async def allocated(
@@ -197,6 +214,7 @@ class Port:
         *,
         on_queued: Callable[[int], object] | None = None,
         on_waiters: Callable[[int], object] | None = None,
+        on_lease: Callable[[LeaseWarning], object] | None = None,
     ) -> AsyncIterator[int]:
         """Own the port for the length of the block; gives the number of the grant. See `allocate`.
 
@@ -206,16 +224,16 @@ class Port:
         Resource handling: the port is freed on leaving, however the block is left, also when it is cancelled (which may
         then take up to CLEANUP_TIMEOUT_S, if the daemon does not answer).
         """
-        hold = await self._acquire(timeout, on_queued, on_waiters)
+        hold = await self._acquire(timeout, on_queued, on_waiters, on_lease)
         try:
             with hold.scope:
                 yield hold.grant
         except BaseException:
-            await self._keeper.release(hold, is_quiet=True)  # the block's own exception says more
+            await self._keeper.ownership.release(hold, is_quiet=True)  # the block's own exception says more
             raise
         if hold.make_error is not None:
             raise hold.make_error()
-        await self._keeper.release(hold, is_quiet=False)
+        await self._keeper.ownership.release(hold, is_quiet=False)
 
     async def allocate(
         self,
@@ -223,6 +241,7 @@ class Port:
         *,
         on_queued: Callable[[int], object] | None = None,
         on_waiters: Callable[[int], object] | None = None,
+        on_lease: Callable[[LeaseWarning], object] | None = None,
     ) -> int:
         """Wait in the queue until this session owns the port: the number of the grant. `allocated` is safer.
 
@@ -230,25 +249,26 @@ class Port:
             timeout: seconds; None waits without end, 0 means now or never.
             on_queued: called in this task with the place in the queue (1 is next), at first and when it changes.
             on_waiters: called with the number of those who wait, when it changes, while the port is owned.
+            on_lease: called some time before a lease takes the port away, with a LeaseWarning.
 
         Raises TimedOut, and InvalidDeviceState if this session owns the port or waits for it already.
         """
-        return (await self._acquire(timeout, on_queued, on_waiters)).grant
+        return (await self._acquire(timeout, on_queued, on_waiters, on_lease)).grant
 
     async def try_allocate(self) -> int | None:
         """Own the port if nobody owns it or waits for it: the number of the grant, or None. Never waits."""
-        return await self._keeper.try_acquire()
+        return await self._keeper.ownership.try_acquire()
 
     async def free(self) -> None:
         """Free the port. Raises InvalidDeviceState if this session does not own it."""
-        hold = self._keeper.hold
+        hold = self._keeper.ownership.hold
         await self._call(operations.FREE)
-        if self._keeper.hold is hold:
-            self._keeper.hold = None
+        if self._keeper.ownership.hold is hold:
+            self._keeper.ownership.hold = None
 
     async def waiters(self) -> int:
         """How many requests wait in the queue."""
-        link = self._keeper.connected_link("QUERY_NUM_WAITERS")
+        link = await self._keeper.ready_link("QUERY_NUM_WAITERS")
         return await link.call(operations.waiters(await link.ask_port_info()))
 
     async def _acquire(
@@ -256,12 +276,14 @@ class Port:
         timeout: float | None,  # noqa: ASYNC109 - see allocate
         on_queued: Callable[[int], object] | None,
         on_waiters: Callable[[int], object] | None,
+        on_lease: Callable[[LeaseWarning], object] | None,
     ) -> Hold:
-        return await self._keeper.acquire(
+        return await self._keeper.ownership.acquire(
             operations.allocate(timeout),
             answer_within_s=operations.answer_within_s(timeout),
             on_queued=on_queued,
             on_waiters=on_waiters,
+            on_lease=on_lease,
         )
 
     # Registers. `grant`: refuse with AccessDenied unless this grant is in force (fencing).
@@ -359,10 +381,14 @@ class Port:
     # The way of a call
 
     async def _call(self, call: Call[T]) -> T:
-        link = self._keeper.connected_link(call.what)
+        keeper = self._keeper
         try:
-            return await link.call(call)
+            return await (keeper.link or await keeper.ready_link(call.what)).call(call)
+        except ConnectionLost as lost:
+            if not keeper.can_be_asked_again(lost):
+                raise
+            return await keeper.call(call)
         except AccessDenied:
-            if self._keeper.revoked is not None:
-                raise Revoked(self._keeper.revoked) from None
+            if self._keeper.ownership.revoked is not None:
+                raise Revoked(self._keeper.ownership.revoked) from None
             raise

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 class Connector:
     """Opens links to one daemon, always in the same way.
 
-    `connect_timeout_s` bounds all of it: the look-up of the name, the connection and hello.
+    `connect_timeout_s` bounds all of it: the look-up of the name, the connection and hello. `leaves_with_connection`:
+    the daemon is told that nobody will come back to these sessions after their connections.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Connector:
         tls: ssl.SSLContext | TlsOptions | None = None,
         connect_timeout_s: float,
         open_stream: OpenStream | None,
+        leaves_with_connection: bool = False,
     ) -> None:
         self.url = url
         self._client = client
@@ -41,17 +43,28 @@ class Connector:
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
         self._open_stream = open_stream
+        self._leaves_with_connection = leaves_with_connection
 
-    async def open(self, on_event: Callable[[Link, ConversationEvent], None], on_lost: Callable[[Link], None]) -> Link:
+    async def open(
+        self,
+        on_event: Callable[[Link, ConversationEvent], None],
+        on_lost: Callable[[Link], None],
+        former: Link | None = None,
+        hear_from: tuple[int, int] | None = None,
+    ) -> Link:
         """A link on which hello has been answered; run it next.
+
+        It asks to go on with the session of `former`, and to hear its interrupts from `hear_from`.
 
         Raises ConnectFailed or HelloRefused.
         """
         with trio.move_on_after(self._connect_timeout_s):
             transport = await connect(self.url, self._open_stream, self._tls)
-            conversation = Conversation()
+            conversation = Conversation(None if former is None else former.conversation)
             try:
-                session = await self._greet(transport, conversation)
+                session = await self._greet(transport, conversation, hear_from)
+                if self._leaves_with_connection and (bye := conversation.bye()):
+                    await transport.send(bye)
             except BaseException as exc:
                 with trio.CancelScope(shield=True):  # closes by force: takes no time
                     await transport.close()
@@ -65,8 +78,10 @@ class Connector:
             return Link(transport, conversation, session, on_event=on_event, on_lost=on_lost)
         raise ConnectFailed(f"{self.url}: no answer within {self._connect_timeout_s:g} s")
 
-    async def _greet(self, transport: Transport, conversation: Conversation) -> SessionInfo:
-        hello = conversation.hello(client=self._client, port=self.url.port_name, token=self._token)
+    async def _greet(
+        self, transport: Transport, conversation: Conversation, hear_from: tuple[int, int] | None
+    ) -> SessionInfo:
+        hello = conversation.hello(client=self._client, port=self.url.port_name, token=self._token, hear_from=hear_from)
         await transport.send(hello)
         while data := await transport.receive():
             conversation.receive(data)

@@ -7,7 +7,6 @@ from typing import Final
 
 import trio
 
-from lpt_client.errors import PortStopped
 from lpt_client.events import Event, Interrupt
 from lpt_client.interrupt_stream import InterruptStream
 from lpt_service.protocol.errors import LptError
@@ -23,8 +22,8 @@ class Interrupts(InterruptStream):
     registration is disconnected and the buffer is empty.
 
     Error handling: the iterator raises ConnectionLost when the connection has ended and is not made anew, PortStopped
-    after the mark "stopped" (unless the port reconnects), or the error that ended an attempt to reconnect; each only
-    after all that had come before it.
+    after the mark "stopped" (unless the port is only paused, or reconnects), or the error that ended an attempt to
+    reconnect; each only after all that had come before it.
 
     Synchronization: one task iterates; the counters may be read at any time.
     """
@@ -33,9 +32,7 @@ class Interrupts(InterruptStream):
     _turn = 0
     _is_read = False
     is_closed = False
-    # For the port: whether it connects again after the mark "stopped", the error that nothing more comes because of,
-    # and the block that is to end then.
-    is_kept_when_stopped = False
+    # For the port: the error that nothing more comes because of, and the block that is to end then.
     make_error: Callable[[], LptError] | None = None
     scope: trio.CancelScope | None = None
 
@@ -111,8 +108,6 @@ class Interrupts(InterruptStream):
             self.call_back(event)
         else:
             super()._emit(event)
-        if self.is_stopped and not self.is_kept_when_stopped:
-            self.fail(lambda: PortStopped("the port was paused or removed, or its daemon stops"))
         self._wake()
 
     def _wake(self) -> None:

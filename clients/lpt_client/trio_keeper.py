@@ -1,11 +1,17 @@
 """What a port of the trio client holds, and what becomes of it when the connection ends.
 
-    link lost ─▶ every call under way raises ConnectionLost (the link sees to that)
+    link lost ─▶ every call under way raises ConnectionLost
               ─▶ the hold of the port is over: its block is cancelled and raises ConnectionLost
               ─▶ registrations: without `reconnect` they end with ConnectionLost; with it they are connected again
                  on the next link, from where they were
 
-Ownership is never taken again silently: what the lines are meant to show is something only the program knows.
+Ownership is never taken again silently: what the lines are meant to show is something only the program knows. But where
+the daemon keeps the session for a while (and `reconnect` and `resume` are on), nothing of this happens at once:
+
+    link lost ─▶ it is suspended: calls wait, the hold and the registrations stay
+              ─▶ the next link's hello is answered: the session goes on. It takes over the calls (`resume.settle`), and
+                 connects only what the daemon does not have
+              ─▶ or it does not, or nobody answers for too long: as above
 """
 
 from __future__ import annotations
@@ -13,67 +19,63 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from lpt_client import operations
 from lpt_client.backoff import STABLE_AFTER_S, Backoff
 from lpt_client.conversation import ConversationEvent
-from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, Revoked
-from lpt_client.events import Interrupt, Mark, PortCheck, RevokedNotice, Sync, Waiters
-from lpt_client.interrupt_stream import STOPPED
+from lpt_client.errors import ConnectionLost, LptError, PortClosed, PortStopped
+from lpt_client.events import (
+    Interrupt,
+    LeaseWarning,
+    Mark,
+    PortCheck,
+    Resumed,
+    RevokedNotice,
+    Sync,
+    Waiters,
+)
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call, ConnectedInterrupt
 from lpt_client.registrations import Registrations, may_pass
+from lpt_client.resume import resume_within_s, settle
 from lpt_client.trio_connector import Connector
 from lpt_client.trio_interrupts import Interrupts
 from lpt_client.trio_link import Link
+from lpt_client.trio_ownership import Ownership
 from lpt_service.protocol.messages import Response
+
+T = TypeVar("T")
+_Connects = list[tuple[Interrupts, Call[ConnectedInterrupt]]]
 
 # After the mark "stopped" the daemon is either about to close the connection and say why, or it goes on without the
 # port; then a new connection is what finds out when the port is back.
 _CLOSING_EXPECTED_S: Final = 1.0
 
 
-class Hold:
-    """The port is owned, on one link, until it is freed or lost. `scope` is around the block that relies on it."""
-
-    def __init__(self, link: Link, grant: int, on_waiters: Callable[[int], object] | None) -> None:
-        self.link = link
-        self.grant = grant
-        self.on_waiters = on_waiters
-        self.scope = trio.CancelScope()
-        self.make_error: Callable[[], LptError] | None = None
-
-    def lose(self, make_error: Callable[[], LptError]) -> None:
-        """The port is no longer owned: end the block."""
-        self.make_error = make_error
-        self.scope.cancel()
-
-
 class Keeper:
-    """Keeps one port's link, its hold and its registrations.
+    """Keeps one port's link, what it owns and its registrations.
 
     Attributes:
         link: the connection, ready for calls; None while there is none.
-        hold: the ownership; None while the port is not owned.
-        revoked: why the port was taken away; None since the last grant.
-        waiting: how many wait for the port that is owned, as the daemon told last.
+        ownership: whether the port is owned.
         failure: what a callback of the program raised: the end of everything.
     """
 
-    def __init__(self, connector: Connector, *, reconnect: bool) -> None:
+    def __init__(self, connector: Connector, *, reconnect: bool, resume: bool) -> None:
         self.link: Link | None = None
-        self.hold: Hold | None = None
-        self.revoked: str | None = None
-        self.waiting = 0
+        self.ownership = Ownership(self)
         self.registrations: Registrations[Interrupts] = Registrations()
         self.failure: Exception | None = None
         self.reconnect = reconnect
+        self._resumes = reconnect and resume
+        self._suspended: Link | None = None  # the last one, whose session may go on
         self._connector = connector
         self._backoff = Backoff()
         self._make_error: Callable[[], LptError] = lambda: PortClosed("the port has not been opened")
         self._is_over = False
+        self._asks_why_stopped = False
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -92,7 +94,7 @@ class Keeper:
             opened_s = trio.current_time()
             async with trio.open_nursery() as nursery:
                 if link is not first_link:
-                    nursery.start_soon(self._resume, link)
+                    nursery.start_soon(self._connect_all, link, self._welcome(link))
                 await link.run()
                 nursery.cancel_scope.cancel()
             if trio.current_time() - opened_s >= STABLE_AFTER_S:
@@ -109,23 +111,86 @@ class Keeper:
             self._is_over = True
             self._make_error = make_error
         self.link = None
+        self._forsake()
         for registration in self.registrations:
             registration.fail(make_error)
         self._notify_changed()
 
     async def _open_again(self) -> Link | None:
+        async with trio.open_nursery() as nursery:
+            if self._suspended is not None:
+                nursery.start_soon(self._forsake_after, resume_within_s(self._suspended.session))
+            link = await self._try_to_open()
+            nursery.cancel_scope.cancel()
+        return link
+
+    async def _try_to_open(self) -> Link | None:
         while True:
             await trio.sleep(self._backoff.next_delay_s())
+            former = self._suspended
             try:
-                return await self._connector.open(self._on_event, self._on_lost)
+                link = await self._connector.open(self._on_event, self._on_lost, former, self.registrations.hear_from())
             except LptError as exc:
                 if not may_pass(exc):
                     self._end(partial(_same, exc))
                     return None
+            else:
+                if link.session.resumed is None or self._suspended is not None:
+                    return link
+                with trio.CancelScope() as scope:  # it came too late: nobody relies on it any more
+                    scope.cancel()
+                    await link.run()
 
-    async def _resume(self, link: Link) -> None:
-        """Connect every registration again, then let the program use the link."""
-        for registration, call in self.registrations.calls_to_resume():
+    # The session that may go on
+
+    async def _forsake_after(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self._forsake()
+        self._notify_changed()
+
+    def _forsake(self) -> None:
+        """The session that might have gone on is lost."""
+        link, self._suspended = self._suspended, None
+        if link is not None:
+            link.fail_calls()
+            self.ownership.lose(link.error)
+
+    def _welcome(self, link: Link) -> _Connects:
+        """A new link, before anything has come on it but the answer to hello; returns what is to be connected."""
+        resumed = link.session.resumed
+        if resumed is not None and self._suspended is not None:
+            return self._go_on(link, self._suspended, resumed)
+        self._forsake()
+        return self.registrations.calls_to_resume()
+
+    def _go_on(self, link: Link, former: Link, resumed: Resumed) -> _Connects:
+        ownership, registrations = self.ownership, self.registrations
+        settlement = settle(
+            former.unanswered(),
+            resumed,
+            ownership.last_grant,
+            is_held=ownership.hold is not None,
+            wanted=[each.structure for each in registrations],
+        )
+        self._suspended, self.link = None, link
+        if not settlement.is_freed:
+            ownership.on_resumed(resumed.grant)
+        link.go_on(former, settlement)
+        link.show_position(resumed.position)
+        to_connect: _Connects = []
+        try:
+            session = link.session
+            to_connect, to_disconnect = registrations.go_on(resumed.registrations, session.session, session.stream)
+            for call in to_disconnect:
+                link.post(call)
+        except Exception as exc:
+            self._fail(exc)
+        self._notify_changed()
+        return to_connect
+
+    async def _connect_all(self, link: Link, calls: _Connects) -> None:
+        """Connect registrations again, then let the program use the link."""
+        for registration, call in calls:
             try:
                 await self._connect_again(link, registration, call)
             except ConnectionLost:  # noqa: PERF203 - a handful of registrations
@@ -164,12 +229,55 @@ class Keeper:
             raise self._error(what)
         return self.link
 
+    async def ready_link(self, what: str) -> Link:
+        """The same, once it is known whether a session goes on whose connection broke."""
+        while self.link is None and self._suspended is not None:
+            await self._changed.wait()
+        return self.connected_link(what)
+
+    async def call(
+        self,
+        call: Call[T],
+        *,
+        on_queued: Callable[[int], object] | None = None,
+        on_response: Callable[[Response], None] | None = None,
+    ) -> T:
+        """`Link.call`, on the link that there is or will be while the session may go on."""
+        while True:
+            link = await self.ready_link(call.what)
+            try:
+                return await link.call(call, on_queued=on_queued, on_response=on_response)
+            except ConnectionLost as lost:
+                if not self.can_be_asked_again(lost):
+                    raise
+
+    def can_be_asked_again(self, lost: ConnectionLost) -> bool:
+        """True when a request was not sent, and its session may go on."""
+        return not lost.may_have_run and self._suspended is not None
+
+    def lose_link(self, reason: str, what: str) -> LptError:
+        """End the connection, if there is one; returns what the caller is told who asked `what`."""
+        if self.link is not None:
+            self.link.lose(reason)
+        return self._error(what)
+
     async def wait_connected(self) -> None:
         """Wait until there is a link. Raises what `connected_link` does if there will be none."""
         while self.link is None:
             if self._is_over:
                 raise self._error(None)
             await self._changed.wait()
+
+    async def wait_lost(self) -> LptError:
+        """Wait until there is no link: why."""
+        while self.link is not None:
+            await self._changed.wait()
+        return self._error(None)
+
+    @property
+    def is_suspended(self) -> bool:
+        """True while there is no link, and its session may go on."""
+        return self._suspended is not None
 
     def _error(self, what: str | None) -> LptError:
         error = self._make_error()
@@ -181,96 +289,20 @@ class Keeper:
         self._changed.set()
         self._changed = trio.Event()
 
-    # Ownership
-
-    async def acquire(
-        self,
-        call: Call[int],
-        *,
-        answer_within_s: float,
-        on_queued: Callable[[int], object] | None,
-        on_waiters: Callable[[int], object] | None,
-    ) -> Hold:
-        """Carry out an allocate. `answer_within_s` is later than the daemon's own time-out."""
-        link = self.connected_link(call.what)
-        taken: list[Hold] = []
-        on_response = partial(self._on_granted, link, call, on_waiters, taken)
-        try:
-            with trio.move_on_after(answer_within_s):
-                await link.call(call, on_queued=on_queued, on_response=on_response)
-                return taken[0]
-        except BaseException:
-            self._forget(taken)  # given back by the call
-            raise
-        link.lose(f"the daemon did not answer {call.what} within {answer_within_s:g} s")
-        raise link.error(call.what)
-
-    async def try_acquire(self) -> int | None:
-        """Carry out a try-allocate."""
-        link = self.connected_link("TRY_ALLOCATE_PORT")
-        call = operations.try_allocate(await link.ask_port_info())
-        taken: list[Hold] = []
-        try:
-            return await link.call(call, on_response=partial(self._on_granted, link, call, None, taken))
-        except BaseException:
-            self._forget(taken)
-            raise
-
-    def _on_granted(
-        self,
-        link: Link,
-        call: Call[int] | Call[int | None],
-        on_waiters: Callable[[int], object] | None,
-        taken: list[Hold],
-        response: Response,
-    ) -> None:
-        """In the reader's task, so that a loss of the port that is told right after the grant finds the hold."""
-        grant = None if response.error is not None else call.finish(response)
-        if grant is not None:
-            self.hold = Hold(link, grant, on_waiters)
-            self.revoked = None
-            self.waiting = 0
-            taken.append(self.hold)
-
-    def _forget(self, taken: list[Hold]) -> None:
-        if taken and self.hold is taken[0]:
-            self.hold = None
-
-    async def release(self, hold: Hold, *, is_quiet: bool) -> None:
-        """Free the port, unless it was freed or lost before. `is_quiet`: a failure is nothing to tell."""
-        if self.hold is not hold:
-            return
-        try:
-            with trio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
-                await hold.link.call(operations.FREE)
-            if scope.cancelled_caught:
-                hold.link.lose(f"the daemon did not answer {operations.FREE.what} within {CLEANUP_TIMEOUT_S:g} s")
-                raise hold.link.error(operations.FREE.what)
-        except LptError as exc:
-            if is_quiet:
-                return
-            if isinstance(exc, InvalidDeviceState) and hold.make_error is not None:
-                raise hold.make_error() from None  # taken away just then
-            raise
-        finally:
-            self._forget([hold])
-
     # Registrations
 
     @asynccontextmanager
     async def registered(self, interrupts: Interrupts) -> AsyncIterator[None]:
         """Connect a registration for the length of the block."""
-        interrupts.is_kept_when_stopped = self.reconnect
         call = operations.connect_interrupt(interrupts.structure)
-        link = self.connected_link(call.what)
 
         def on_response(response: Response) -> None:
-            if response.error is None:
+            if response.error is None and self.link is not None:
                 interrupts.begin(call.finish(response).first_seq)
-                self.registrations.add(interrupts, link.session.stream)
+                self.registrations.add(interrupts, self.link.session.stream)
 
         try:
-            await link.call(call, on_response=on_response)
+            await self.call(call, on_response=on_response)
         except BaseException:
             self._drop(interrupts)  # the call has undone it
             raise
@@ -287,18 +319,23 @@ class Keeper:
     async def _disconnect(self, interrupts: Interrupts) -> None:
         """Undo the registration as far as there is a daemon to tell, and wait for what it still sends."""
         link = self.link
+        end_seq = None
+        interrupts.is_leaving = True
         try:
-            if link is None or interrupts.is_over:
+            if interrupts.is_over or (link is None and self._suspended is None):
                 return
             with trio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
-                end_seq = await link.call(operations.disconnect_interrupt(interrupts.structure))
+                end_seq = await self.call(operations.disconnect_interrupt(interrupts.structure))
                 await interrupts.wait_until(end_seq)
-                interrupts.end(end_seq)
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and link is not None:
                 link.lose(f"the daemon did not answer the disconnecting within {CLEANUP_TIMEOUT_S:g} s")
         except LptError:
             return  # refused or lost: it is disconnected
         finally:
+            if end_seq is None:
+                self.registrations.leave_behind(interrupts)
+            else:
+                interrupts.end(end_seq)
             self._drop(interrupts)
 
     def _drop(self, interrupts: Interrupts) -> None:
@@ -308,50 +345,58 @@ class Keeper:
     # What the link tells
 
     def _on_lost(self, link: Link) -> None:
-        if self.hold is not None and self.hold.link is link:
-            self.hold.lose(link.error)
-            self.hold = None
+        if self._resumes and link.can_be_resumed and not self._is_over:
+            self._suspended = link
+        else:
+            link.fail_calls()
+            self.ownership.lose(link.error)
         if self._is_over:
             return
         self._make_error = link.error
         if self.link is link:
             self.link = None
         if not self.reconnect:
-            self._end(link.error)
+            self._end(PortStopped if self._asks_why_stopped else link.error)
         self._notify_changed()
 
     def _on_event(self, link: Link, event: ConversationEvent) -> None:
         try:
             if isinstance(event, (Interrupt, Mark, Sync)):
                 self.registrations.feed(event)
-                if type(event) is Mark and event.kind == STOPPED and self.reconnect:
-                    link.lose_after(_CLOSING_EXPECTED_S, "the port was paused or removed")
+                if type(event) is Mark:
+                    self._on_mark(link, event)
             elif type(event) is PortCheck:
                 registration = self.registrations.find(event)
                 if registration is not None:
                     registration.call_deferred()
-            elif type(event) is Waiters:
-                self._on_waiters(event.count)
-            elif type(event) is RevokedNotice:
-                self._on_revoked(event.reason)
+            elif isinstance(event, (Waiters, RevokedNotice, LeaseWarning)):
+                self.ownership.on_notice(event)
         except Exception as exc:
             self._fail(exc)
+
+    def _on_mark(self, link: Link, mark: Mark) -> None:
+        if not self.registrations.is_stopped_anew(mark):
+            link.lose_not()  # it was heard again soon enough
+            return
+        if self.reconnect:
+            link.lose_after(_CLOSING_EXPECTED_S, "the port was paused or removed")
+        self._asks_why_stopped = True
+        link.post(operations.PORT_STATUS, partial(self._on_stopped_status, link))
+
+    def _on_stopped_status(self, link: Link, response: Response) -> None:
+        """A paused port will be heard again; with any other, every registration has ended."""
+        self._asks_why_stopped = False
+        if operations.says_only_paused(response):
+            link.lose_not()
+        elif not self.reconnect:
+            for registration in self.registrations:
+                if registration.is_stopped:
+                    registration.fail(PortStopped)
 
     def _fail(self, error: Exception) -> None:
         """A routine of the program failed: that ends the port's block, as a task's exception ends its nursery."""
         self.failure = self.failure or error
         self._scope.cancel()
-
-    def _on_waiters(self, count: int) -> None:
-        self.waiting = count
-        if self.hold is not None and self.hold.on_waiters is not None:
-            self.hold.on_waiters(count)
-
-    def _on_revoked(self, reason: str) -> None:
-        self.revoked = reason
-        if self.hold is not None:
-            self.hold.lose(lambda: Revoked(reason))
-            self.hold = None
 
 
 def _same(error: LptError) -> LptError:

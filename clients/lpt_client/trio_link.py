@@ -2,11 +2,17 @@
 
 One task reads and passes on all that comes. A request is sent by the task that makes it, without waiting if the kernel
 takes it; otherwise by the writer task, so that a caller who is cancelled never leaves half a frame behind.
+
+A link whose session may go on is *suspended* when its connection ends: its callers wait on, until the next link takes
+them over (`go_on`) or it is clear that there will be none (`fail_calls`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import trio
@@ -15,8 +21,11 @@ from lpt_client.conversation import Conversation, ConversationEvent
 from lpt_client.errors import ConversationError, LptError, NotConnected
 from lpt_client.events import Queued, SessionInfo
 from lpt_client.operations import CLEANUP_TIMEOUT_S, PORT_INFO, Call
+from lpt_client.resume import Settlement, Unanswered, code_of
 from lpt_client.sockets import why
 from lpt_client.trio_transport import TRANSPORT_ERRORS, Transport
+from lpt_client.trio_waiter import Waiter
+from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.messages import Response
 from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
 
@@ -28,39 +37,8 @@ MAX_UNSENT_BYTES: Final = 256 * 1024
 _SEND_BYTES: Final = 64 * 1024
 # When sending fails, what the daemon said last may still be there to read; it gets so long.
 _LAST_WORDS_S: Final = 1.0
-
-
-class _Waiter:
-    """A caller whose request is under way: what it waits for, and where it is parked."""
-
-    __slots__ = ("error", "on_response", "position", "response", "task")
-
-    def __init__(self, on_response: Callable[[Response], None] | None) -> None:
-        self.task: trio.lowlevel.Task | None = None
-        self.response: Response | None = None
-        self.error: NotConnected | None = None
-        self.position: int | None = None  # in the queue, where the caller has not been told yet
-        self.on_response = on_response
-
-    @property
-    def is_done(self) -> bool:
-        return self.response is not None or self.error is not None
-
-    async def park(self) -> None:
-        """Sleep until woken."""
-
-        def abort(_raise_cancel: object) -> trio.lowlevel.Abort:
-            self.task = None
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        self.task = trio.lowlevel.current_task()
-        await trio.lowlevel.wait_task_rescheduled(abort)
-
-    def wake(self) -> None:
-        """Let the caller go on, if it is parked."""
-        if self.task is not None:
-            task, self.task = self.task, None
-            trio.lowlevel.reschedule(task)
+# Saying goodbye: a daemon that takes nothing for so long does without.
+_BYE_S: Final = 1.0
 
 
 class Link:
@@ -87,7 +65,7 @@ class Link:
         self._conversation = conversation
         self._on_event = on_event
         self._on_lost = on_lost
-        self._waiters: dict[int, _Waiter] = {}
+        self._waiters: dict[int, Waiter] = {}
         self._unsent = bytearray()
         self._has_unsent = trio.Event()
         self._has_room = trio.lowlevel.ParkingLot()
@@ -123,10 +101,8 @@ class Link:
         await trio.lowlevel.checkpoint_if_cancelled()
         while len(self._unsent) > MAX_UNSENT_BYTES and not self.is_over:
             await self._has_room.park()
-        waiter = _Waiter(on_response)
-        msgid, data = self._conversation.request(call.method, call.params, call.what)
-        self._waiters[msgid] = waiter
-        self._send(data)
+        waiter = Waiter(self, call, on_response)
+        self._ask(waiter)
         try:
             while not waiter.is_done:
                 await waiter.park()
@@ -135,7 +111,7 @@ class Link:
                     if on_queued is not None:
                         on_queued(position)
         except BaseException:
-            await self._give_up(msgid, waiter, call)
+            await waiter.link._give_up(waiter)
             raise
         if waiter.response is None:
             assert waiter.error is not None
@@ -143,8 +119,24 @@ class Link:
         try:
             return call.finish(waiter.response)
         except ConversationError as exc:
-            self.lose(f"the daemon broke the protocol: {exc}", exc)
+            waiter.link.lose(f"the daemon broke the protocol: {exc}", exc)
             raise
+
+    def post(self, call: Call[Any], on_response: Callable[[Response], None] | None = None) -> None:
+        """Carry out an operation whose answer nobody waits for; `on_response` as in `call`."""
+        if self.is_over:
+            return
+        if on_response is not None:
+            self._ask(Waiter(self, call, on_response))
+            return
+        _, data = self._conversation.request(call.method, call.params, call.what)
+        self._send(data)
+
+    def _ask(self, waiter: Waiter) -> None:
+        call = waiter.call
+        waiter.msgid, data = self._conversation.request(call.method, call.params, call.what)
+        self._waiters[waiter.msgid] = waiter
+        self._send(data)
 
     async def ask_port_info(self) -> PARALLEL_PORT_INFORMATION:
         """The structure that callbacks are called through; asked for once."""
@@ -152,23 +144,25 @@ class Link:
             self._port_info = await self.call(PORT_INFO)
         return self._port_info
 
-    async def _give_up(self, msgid: int, waiter: _Waiter, call: Call[Any]) -> None:
+    async def _give_up(self, waiter: Waiter) -> None:
         """Withdraw a request whose caller goes away, and undo it if it had been carried out by then."""
+        call = waiter.call
+        waiter.is_given_up = True
         if self.is_over:
-            return
-        self._send(self._conversation.cancel(msgid))
+            return  # if the session goes on, the next link sees to it
+        self._send(self._conversation.cancel(waiter.msgid))
         if call.undo is None:
-            self._waiters.pop(msgid, None)  # its answer is for nobody
+            self._waiters.pop(waiter.msgid, None)  # its answer is for nobody
             return
         with trio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
-            while not waiter.is_done:
+            while not waiter.is_done and not self.is_over:
                 await waiter.park()
             await self._undo(waiter, call)
         if scope.cancelled_caught:
-            # What a session holds dies with it: nothing can be left behind.
+            # What a session holds dies with it, or is given back when it goes on: nothing can be left behind.
             self.lose(f"the daemon did not answer the cancelling of {call.what} within {CLEANUP_TIMEOUT_S:g} s")
 
-    async def _undo(self, waiter: _Waiter, call: Call[Any]) -> None:
+    async def _undo(self, waiter: Waiter, call: Call[Any]) -> None:
         if waiter.response is None or waiter.response.error is not None:
             return
         try:
@@ -203,10 +197,21 @@ class Link:
                 nursery.start_soon(self._write)
                 await self._read()
                 nursery.cancel_scope.cancel()
+        except BaseException:  # ended from outside: the program leaves
+            await self._say_bye()
+            raise
         finally:
             self.lose(self._end_reason)
             with trio.CancelScope(shield=True):  # closes by force: takes no time
                 await self._transport.close()
+
+    async def _say_bye(self) -> None:
+        """Have the daemon keep nothing of this session. Says nothing where half a frame may be on its way."""
+        if self.is_over or self._unsent:
+            return
+        if bye := self._conversation.bye():
+            with trio.move_on_after(_BYE_S, shield=True), suppress(*TRANSPORT_ERRORS):
+                await self._transport.send(bye)
 
     async def _read(self) -> None:
         self._dispatch()  # what came together with the answer to hello
@@ -250,10 +255,7 @@ class Link:
             if type(event) is Response:
                 waiter = self._waiters.pop(event.msgid, None)
                 if waiter is not None:
-                    waiter.response = event
-                    waiter.wake()
-                    if waiter.on_response is not None:
-                        waiter.on_response(event)
+                    waiter.answer(event)
             elif type(event) is Queued:
                 waiter = self._waiters.get(event.msgid)
                 if waiter is not None:
@@ -275,15 +277,81 @@ class Link:
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + seconds)
         self._end_reason = reason
 
+    def lose_not(self) -> None:
+        """Undo `lose_after`."""
+        self._scope.deadline = math.inf
+
     def _ended(self) -> None:
-        waiters, self._waiters = self._waiters, {}
-        for msgid, waiter in waiters.items():
-            waiter.error = self._conversation.connection_lost_for(msgid)
-            waiter.wake()
         self._has_room.unpark_all()
         self._scope.cancel()
+        for waiter in self._waiters.values():
+            if waiter.is_given_up:
+                waiter.wake()
         on_lost, self._on_lost = self._on_lost, _ignore
         on_lost(self)
+
+    # The session, which may outlive it
+
+    @property
+    def can_be_resumed(self) -> bool:
+        """True when another link may go on with this session."""
+        return self._conversation.can_be_resumed
+
+    @property
+    def conversation(self) -> Conversation:
+        """For the next link, that is to go on with this one's session."""
+        return self._conversation
+
+    def unanswered(self) -> dict[int, Unanswered]:
+        """The requests whose answers have not come, by msgid, in the order in which they were sent."""
+        return {msgid: Unanswered(each.call, each.is_given_up) for msgid, each in self._waiters.items()}
+
+    def fail_calls(self) -> None:
+        """The session is lost with the connection: every caller is told."""
+        self._conversation.bye()
+        waiters, self._waiters = self._waiters, {}
+        for msgid in waiters:
+            self._fail(waiters[msgid], msgid, goes_on=False)
+
+    def go_on(self, former: Link, settlement: Settlement) -> None:
+        """Go on with the session of `former`, and take over its callers."""
+        waiters, former._waiters = former._waiters, {}
+        for msgid in settlement.waiting:
+            waiter = self._waiters[msgid] = waiters[msgid]
+            waiter.link = self
+        for msgid in settlement.given_up:
+            self._send(self._conversation.cancel(msgid))
+            waiters[msgid].on_response = partial(self._undo_late, waiters[msgid].call)
+        for msgid in settlement.lost:
+            former._fail(waiters[msgid], msgid, goes_on=True)
+        for response in settlement.answers:
+            waiters[response.msgid].answer(response)
+        for call in settlement.undo:
+            self.post(call)
+        for msgid in settlement.again:
+            if waiters[msgid].is_given_up:
+                self.post(waiters[msgid].call)
+            else:
+                waiters[msgid].link = self
+                self._ask(waiters[msgid])
+
+    def show_position(self, position: int | None) -> None:
+        """The place in the queue, as the answer to hello told it, of the allocate that waits."""
+        for waiter in self._waiters.values() if position is not None else ():
+            if code_of(waiter.call) == Ioctl.PARALLEL_PORT_ALLOCATE:
+                waiter.position = position
+                waiter.wake()
+
+    def _fail(self, waiter: Waiter, msgid: int, *, goes_on: bool) -> None:
+        waiter.error = self._conversation.connection_lost_for(msgid, goes_on=goes_on)
+        waiter.wake()
+
+    def _undo_late(self, call: Call[Any], response: Response) -> None:
+        """Give back what a request acquired whose caller has gone away."""
+        with suppress(LptError):
+            undo = call.undo and call.undo(call.finish(response))
+            if undo is not None:
+                self.post(undo)
 
 
 def _ignore(_link: Link) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 
 from lpt_client.errors import ConnectFailed
-from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, check_supported, set_options, why
+from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, bad_host, check_supported, set_options, why
 from lpt_service.protocol.url import TLS, UNIX, Url
 
 if TYPE_CHECKING:
@@ -199,6 +199,8 @@ async def _connect(url: Url, open_stream: OpenStream | None) -> Transport:
             stream = await trio.open_tcp_stream(url.host, url.tcp_port)
     except (*TRANSPORT_ERRORS, RuntimeError) as exc:  # RuntimeError: trio's word for a system without Unix sockets
         raise ConnectFailed(f"{url}: {_why_not(exc)}") from exc
+    except UnicodeError as exc:
+        raise bad_host(url) from exc
     sock = socket.socket(fileno=stream.socket.detach())
     set_options(sock)
     return SocketTransport(sock)

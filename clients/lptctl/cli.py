@@ -18,19 +18,36 @@ from lpt_service import __version__
 from lptctl import outcome
 from lptctl.common import url_option
 
-# Command → module, loaded when it is used: the start of a command is what a script's loop feels.
-_COMMANDS: Final = {
-    "status": "lptctl.status_command",
-    "run": "lptctl.run_command",
-    "read": "lptctl.register_commands",
-    "write": "lptctl.register_commands",
-    "pulse": "lptctl.register_commands",
-    "listen": "lptctl.listen_command",
-    "ping": "lptctl.ping_command",
-    "latency": "lptctl.latency_command",
-    "drain": "lptctl.drain_command",
-    "cert": "lptctl.cert_command",
+# Heading of the help → command → module, loaded when it is used: the start of a command is what a script's loop feels.
+_GROUPS: Final = {
+    "Look at the port": {
+        "status": "lptctl.status_command",
+        "queue": "lptctl.queue_command",
+        "listen": "lptctl.listen_command",
+        "read": "lptctl.register_commands",
+    },
+    "Use the port": {
+        "run": "lptctl.run_command",
+        "write": "lptctl.register_commands",
+        "pulse": "lptctl.register_commands",
+    },
+    "Measure": {
+        "ping": "lptctl.ping_command",
+        "latency": "lptctl.latency_command",
+    },
+    "Administer (role admin)": {
+        "revoke": "lptctl.admin_commands",
+        "kick": "lptctl.admin_commands",
+        "pause": "lptctl.admin_commands",
+        "resume": "lptctl.admin_commands",
+        "drain": "lptctl.drain_command",
+    },
+    "Set up (no daemon is asked)": {
+        "token": "lptctl.token_command",
+        "cert": "lptctl.cert_command",
+    },
 }
+_COMMANDS: Final = {name: module for group in _GROUPS.values() for name, module in group.items()}
 
 
 class _Commands(click.Group):
@@ -38,6 +55,14 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = formatter.width - 6 - max(map(len, _COMMANDS))
+        for heading, names in _GROUPS.items():
+            commands = {name: self.get_command(ctx, name) for name in names}
+            rows = [(name, each.get_short_help_str(width)) for name, each in commands.items() if each is not None]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         module = _COMMANDS.get(cmd_name)
@@ -69,6 +94,7 @@ def cli(url: str) -> None:
       lptctl run -- ./experiment.sh              hold the port while a command runs
       lptctl pulse 0x01 --width-us 5000          a trigger of 5 ms on D0
       lptctl listen --json                       interrupts as they come
+      lptctl revoke --reason "gone home"         take the port from its owner (role admin)
       lptctl --url lpt://lab-pc/LPT1 ping        another daemon
 
     A daemon that wants a token finds it in the environment variable LPT_TOKEN. For TLS (lpts://), LPT_CA names the

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 import click
 
 from lpt_service.protocol.url import DEFAULT_URL, Url
-from lptctl.outcome import TIMED_OUT, USAGE, Failure, escape
+from lptctl.outcome import TIMED_OUT, Failure, escape
 
 if TYPE_CHECKING:
     from lpt_client import TlsOptions, blocking
@@ -155,19 +155,8 @@ def open_port(url: str, command: str) -> Iterator[blocking.Port]:
     """A session of the blocking client, for the length of the block."""
     from lpt_client import blocking
 
-    with addresses_checked(url):
-        port = blocking.open_port(url, **session_options(command))
-    with port:
+    with blocking.open_port(url, **session_options(command)) as port:
         yield port
-
-
-@contextmanager
-def addresses_checked(url: str) -> Iterator[None]:
-    """Around the opening of a port: a host that cannot be a host is wrong usage."""
-    try:
-        yield
-    except UnicodeError as exc:  # a host's name that cannot be looked up
-        raise Failure(f"{url!r} cannot be an address: {exc}; check --url and LPT_URL", USAGE) from exc
 
 
 # The port
@@ -221,10 +210,17 @@ def owned_port(url: str, command: str, timeout_s: float | None) -> Iterator[bloc
 
 def not_got(status: dict[str, Any], timeout_s: float | None, exit_code: int = TIMED_OUT) -> Failure:
     """The port was not got in time."""
-    within = f" within {timeout_s:g} s" if timeout_s else ""
-    owner = status.get("owner") or {}
-    who = f"{owner.get('client')} ({owner.get('peer')}) owns it" if owner else "its owner has only just gone"
-    return Failure(f"{status.get('port')} was not got{within}: {who}; wait longer with --timeout", exit_code)
+    name = f"{status.get('port')} was not got" + (f" within {timeout_s:g} s" if timeout_s else "")
+    return Failure(f"{name}: {_why_not(status)}; wait longer with --timeout", exit_code)
+
+
+def _why_not(status: dict[str, Any]) -> str:
+    owner = status.get("owner")
+    if owner:
+        return f"{owner.get('client')} ({owner.get('peer')}) owns it"
+    if status.get("paused") is not None:
+        return f"it is paused ({status['paused'] or 'no reason was given'})"
+    return "its daemon grants nobody new" if status.get("draining") else "its owner has only just gone"
 
 
 def grant_around(url: str) -> int | None:

@@ -36,13 +36,15 @@ Exit codes: the command's own (128+n if signal n ended it), or
 @url_option
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def drain(timeout: float | None, url: str, command: tuple[str, ...]) -> int:
-    """Let the daemon run idle: grant nobody new, on any port, and wait until no port is owned.
+    """Let the daemon run idle, and wait until it does.
 
-    Owners go on until they are done; those who wait keep their places, and newcomers queue behind them. It lasts as
-    long as this command: when it ends, however it ends, the ports are granted again.
+    Nobody new is granted, on any port, until no port is owned. Owners go on until they are done; those who wait keep
+    their places, and newcomers queue behind them. It lasts as long as this command: when it ends, however it ends, the
+    ports are granted again.
 
-    With COMMAND, that is run once every port is idle; without, this stays until Ctrl-C. For the daemon's own socket,
-    by root or by the daemon's user.
+    With COMMAND, that is run once every port is idle; without, this stays until Ctrl-C.
+
+    Needs the role admin on every port; root and the daemon's user have it on the daemon's Unix socket.
 
     \b
     Examples:

@@ -11,12 +11,12 @@ import trio
 
 import lpt_client
 from lpt_client.errors import ConnectionLost, LptError, Revoked, TimedOut
+from lpt_client.events import LeaseWarning
 from lptctl import outcome
 from lptctl.common import (
     GRANT_VARIABLE,
     URL_VARIABLE,
     PlaceLine,
-    addresses_checked,
     grant_around,
     not_got,
     refuse_deadlock,
@@ -26,6 +26,11 @@ from lptctl.common import (
 # Passed on to the command, where the system has them.
 _SIGNAL_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _KEYBOARD_SIGNAL_NAMES: Final = ("SIGINT", "SIGQUIT")
+# Why a lease takes the port away, by the daemon's word for it.
+_LEASE_REASONS: Final = {
+    "held": "it has been held for long, and others wait",
+    "idle": "it has been held for long without being used",
+}
 # A command that does not heed SIGTERM has so long to end when the port is lost.
 _TERMINATE_WITHIN_S: Final = 5.0
 
@@ -109,20 +114,21 @@ class Holder:
     async def _run_holding(self) -> int:
         """Own the port and run the command. The block of `allocated` is cancelled if the port is lost."""
         name = f"run {os.path.basename(self._command[0])}"
-        with addresses_checked(self._url):
-            async with lpt_client.open_port(self._url, **session_options(name)) as port:
-                if grant_around(self._url) is not None:
-                    refuse_deadlock(grant_around(self._url), await port.status())
-                port_name = port.session.port
-                try:
-                    async with port.allocated(
-                        self._timeout_s, on_queued=lambda position: self._place.show(port_name, position)
-                    ) as grant:
-                        self._place.clear()
-                        url = str(port.url.with_port_name(port_name))
-                        return await self._run_command({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
-                except TimedOut:
-                    raise not_got(await port.status(), self._timeout_s, self._conflict_exit_code) from None
+        async with lpt_client.open_port(self._url, **session_options(name)) as port:
+            if grant_around(self._url) is not None:
+                refuse_deadlock(grant_around(self._url), await port.status())
+            port_name = port.session.port
+            try:
+                async with port.allocated(
+                    self._timeout_s,
+                    on_queued=lambda position: self._place.show(port_name, position),
+                    on_lease=lambda warning: outcome.say(_text_of(warning, port_name)),
+                ) as grant:
+                    self._place.clear()
+                    url = str(port.url.with_port_name(port_name))
+                    return await self._run_command({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
+            except TimedOut:
+                raise not_got(await port.status(), self._timeout_s, self._conflict_exit_code) from None
 
     async def _run_command(self, variables: dict[str, str]) -> int:
         self._is_starting = True
@@ -137,15 +143,16 @@ class Holder:
         self._started.set()
         return exit_code_of(await process.wait())
 
-    async def _go_on_without_port(self, process: trio.Process, lost: LptError) -> int:
+    async def _go_on_without_port(self, process: trio.Process, lost: ConnectionLost | Revoked) -> int:
         """The port is gone and the command may still run: see to that, and give the exit code."""
+        why = lost.reason if isinstance(lost, Revoked) else lost
         if process.returncode is not None:
-            outcome.say(f"the port was lost as the command ended: {lost}")
+            outcome.say(f"the port was lost as the command ended: {why}")
             return exit_code_of(process.returncode)
         if not self._is_ended_with_port:
-            outcome.say(f"the port was lost, the command goes on without it: {lost}")
+            outcome.say(f"the port was lost, the command goes on without it: {why}")
             return exit_code_of(await process.wait())
-        outcome.say(f"the port was lost, the command is ended: {lost}")
+        outcome.say(f"the port was lost, the command is ended: {why}")
         process.terminate()
         with trio.move_on_after(self._kill_after_s):
             await process.wait()
@@ -154,6 +161,11 @@ class Holder:
             process.kill()
             await process.wait()
         return outcome.LOST
+
+
+def _text_of(warning: LeaseWarning, port_name: str) -> str:
+    why = _LEASE_REASONS.get(warning.reason, warning.reason)
+    return f"{port_name} will be taken away in {warning.remaining_ms / 1000:g} s: {why}"
 
 
 def exit_code_of(returncode: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from lptctl import outcome
-from lptctl.common import Seconds, addresses_checked, session_options, to_json, url_option
+from lptctl.common import Seconds, session_options, to_json, url_option
 
 if TYPE_CHECKING:
     import trio
@@ -147,19 +147,18 @@ class Listener:
         import lpt_client
         from lptctl.holding import signals_heeded
 
-        with addresses_checked(url):
-            async with lpt_client.open_port(url, reconnect=reconnect, **session_options("listen")) as port:
-                async with port.connect_interrupt() as interrupts:
-                    with trio.open_signal_receiver(*signals_heeded(_ENDING_SIGNALS)) as signals:
-                        self._printer.connected(port.session, interrupts.first_seq or 0)
-                        error = await self._listen(interrupts, signals, seconds)
-                if isinstance(error, BrokenPipeError):
-                    raise error
-                is_whole = interrupts.received >= self._count
-                # What came before the end, and was not taken yet.
-                while not is_whole and error is None and (event := interrupts.take()) is not None:
-                    self._printer.show(event)
-                self._printer.summarize(interrupts)
+        async with lpt_client.open_port(url, reconnect=reconnect, **session_options("listen")) as port:
+            async with port.connect_interrupt() as interrupts:
+                with trio.open_signal_receiver(*signals_heeded(_ENDING_SIGNALS)) as signals:
+                    self._printer.connected(port.session, interrupts.first_seq or 0)
+                    error = await self._listen(interrupts, signals, seconds)
+            if isinstance(error, BrokenPipeError):
+                raise error
+            is_whole = interrupts.received >= self._count
+            # What came before the end, and was not taken yet.
+            while not is_whole and error is None and (event := interrupts.take()) is not None:
+                self._printer.show(event)
+            self._printer.summarize(interrupts)
         if error is not None:
             raise error
         if interrupts.received >= self._count or math.isinf(self._count):

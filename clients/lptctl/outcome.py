@@ -14,9 +14,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
+
+if TYPE_CHECKING:
+    from lpt_client import errors
 
 OK: Final = 0
 REFUSED: Final = 1
@@ -74,6 +77,8 @@ def failure_of(error: Exception) -> Failure | None:
         return None
     if isinstance(error, errors.UrlError):
         return Failure(str(error), USAGE)
+    if isinstance(error, errors.ConnectFailed) and isinstance(error.__cause__, UnicodeError):
+        return Failure(f"{error}; check --url and LPT_URL", USAGE)  # a host that cannot be one
     if isinstance(error, errors.ConnectFailed):
         advice = _reach_advice(error)
         return Failure(f"cannot reach the daemon: {error}" + (f" ({advice})" if advice else ""), LOST)
@@ -101,17 +106,21 @@ def _reach_advice(error: Exception) -> str:
     return "start lptd there, or name another daemon with --url or LPT_URL"
 
 
-def _refusal_advice(error: Exception) -> str:
+def _refusal_advice(error: errors.RequestError) -> str:
     """What to do about a refusal, where the daemon's own words may not say it."""
     from lpt_client import errors
     from lpt_service.protocol.status import Status
 
+    if error.status == Status.STATUS_ACCESS_DENIED and error.detail.startswith("role: "):
+        return (
+            "roles stand in the daemon's configuration, [[role]]; a token (LPT_TOKEN) or a certificate says who you are"
+        )
     if isinstance(error, errors.HelloRefused):
-        if error.status == Status.STATUS_NO_SUCH_DEVICE:
-            return "the URL ends in the name of the port; the daemon's configuration names its ports"
-        if error.status == Status.STATUS_ACCESS_DENIED:
-            return "put the token that this daemon wants into the environment variable LPT_TOKEN"
-        return "lptctl and lptd may be of different versions"
+        return _hello_advice(error)
+    if isinstance(error, errors.InvalidParameter) and error.detail.startswith("method: "):
+        return "this daemon is older than lptctl, and cannot do that"
+    if error.status == Status.STATUS_DEVICE_NOT_READY:
+        return "`lptctl resume` lets it go on"
     if isinstance(error, errors.Unsuccessful):
         return "whoever runs the daemon can turn it on"
     if isinstance(error, errors.PortRemoved):
@@ -120,4 +129,18 @@ def _refusal_advice(error: Exception) -> str:
         return "try again later"
     if isinstance(error, errors.DeviceFailed):
         return "the daemon's log says more"
+    return ""
+
+
+def _hello_advice(error: errors.HelloRefused) -> str:
+    from lpt_service.protocol.status import Status
+
+    if error.status == Status.STATUS_NO_SUCH_DEVICE:
+        return "the URL ends in the name of the port; the daemon's configuration names its ports"
+    if error.status == Status.STATUS_INSUFFICIENT_RESOURCES:
+        return "try again later"
+    if error.status != Status.STATUS_ACCESS_DENIED:
+        return "lptctl and lptd may be of different versions"
+    if error.detail.startswith("token: missing"):
+        return "put the token that this daemon wants into the environment variable LPT_TOKEN"
     return ""

@@ -55,14 +55,17 @@ def run(
     url: str,
     command: tuple[str, ...],
 ) -> int:
-    """Run COMMAND while holding the port: nobody else owns it meanwhile.
+    """Run COMMAND while holding the port.
 
-    Waits in the queue, and shows its place on standard error. The command's exit code is given back. SIGINT, SIGTERM,
-    SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it (Ctrl-C on a terminal reaches it from there); before it
-    has started they end the waiting. In its environment LPT_URL names the port, LPT_GRANT is the number of the grant.
+    Nobody else owns it meanwhile. Waits in the queue, and shows its place on standard error. The command's exit code is
+    given back. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it (Ctrl-C on a terminal reaches
+    it from there); before it has started they end the waiting. In its environment LPT_URL names the port, LPT_GRANT is
+    the number of the grant.
 
     If the port is lost meanwhile (the connection broke, or the port was taken away) that is said on standard error,
-    the command is ended, and the exit code is 3; with --on-lost ignore it goes on, without the port.
+    the command is ended, and the exit code is 3; with --on-lost ignore it goes on, without the port. A port with a
+    lease may be taken away from whoever holds it for long; that, too, is said some time before. (As `run` itself does
+    nothing with the port, it is idle.)
 
     \b
     Examples:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lptctl import outcome
-from lptctl.common import Seconds, addresses_checked, open_port, session_options, to_json, url_option
+from lptctl.common import Seconds, open_port, session_options, to_json, url_option
+from lptctl.describe import duration, since, who, whole
 from lptctl.outcome import escape
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ def status(as_json: bool, watch: bool, interval: float, url: str) -> None:
 def _watch(url: str, interval_s: float, as_json: bool) -> None:
     from lpt_client import blocking
 
-    with addresses_checked(url):
-        port = blocking.open_port(url, reconnect=True, **session_options("status"))
-    with port:
+    with blocking.open_port(url, reconnect=True, **session_options("status")) as port:
         if sys.stdout.isatty() and not as_json:
             _show_live(_reports(port, interval_s))
         for report, text in _reports(port, interval_s):
@@ -93,10 +92,14 @@ def _reports(port: blocking.Port, interval_s: float) -> Iterator[tuple[dict[str,
 
 def render(report: Mapping[str, Any]) -> str:
     """The report as text. A daemon of another version may know more or less: what is not there is left out."""
-    now_ns = _int(report.get("monotonic_ns"))
-    lines = [_headline(report), _owner_line(report.get("owner"), now_ns)]
+    now_ns = whole(report.get("monotonic_ns"))
+    lines = [_headline(report)]
+    if report.get("paused") is not None:
+        lines.append(_line("paused", f"{report['paused'] or 'no reason was given'}; nobody is granted the port"))
     if report.get("draining"):
         lines.append(_line("draining", "nobody new is granted"))
+    lines.append(_owner_line(report.get("owner"), now_ns))
+    lines += _lease_lines(report.get("lease"), now_ns)
     lines += _list_lines("waiting", report.get("waiting"), report.get("waiters"), lambda each: _waiter(each, now_ns))
     lines += _list_lines("registered", report.get("registered"), report.get("registrations"), _registration)
     lines += _interrupt_lines(report.get("interrupts"))
@@ -113,7 +116,7 @@ def _line(title: str, text: str) -> str:
 def _headline(report: Mapping[str, Any]) -> str:
     kind = f" ({report['kind']})" if "kind" in report else ""
     why = f": {report['why_absent']}" if report.get("why_absent") else ""
-    up = f", up {_duration(_int(report['uptime_ns']))}" if "uptime_ns" in report else ""
+    up = f", up {duration(whole(report['uptime_ns']))}" if "uptime_ns" in report else ""
     sessions = f", sessions {report['sessions']}" if "sessions" in report else ""
     where = f"{report.get('server', 'daemon of unknown kind')}{up}{sessions}"
     return _line(str(report.get("port", "port")), f"{report.get('state', 'in unknown state')}{kind}{why}; {where}")
@@ -123,7 +126,25 @@ def _owner_line(owner: Any, now_ns: int) -> str:
     if not isinstance(owner, Mapping):
         return _line("owner", "nobody")
     grant = f", grant {owner['grant']}" if "grant" in owner else ""
-    return _line("owner", f"{_who(owner)}{_since(owner, now_ns)}{grant}")
+    return _line("owner", f"{who(owner)}{_for(owner, now_ns)}{grant}")
+
+
+def _lease_lines(lease: Any, now_ns: int) -> list[str]:
+    """What an owner may do, and when the present one would lose the port if nothing changed."""
+    if not isinstance(lease, Mapping):
+        return []
+    limits = (("max_hold_s", "while others wait"), ("idle_hold_s", "without using the port"))
+    texts = [f"at most {lease[key]:g} s {what}" for key, what in limits if _is_time(lease.get(key))]
+    if _is_time(lease.get("warning_s")):
+        texts.append(f"warned {lease['warning_s']:g} s before")
+    expires_ns = lease.get("expires_ns")
+    if isinstance(expires_ns, int):
+        texts.append(f"the owner loses the port in {duration(max(0, expires_ns - now_ns))}")
+    return [_line("lease", ", ".join(texts))] if texts else []
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
 
 
 def _list_lines(title: str, total: Any, listed: Any, show: Callable[[Mapping[str, Any]], str]) -> list[str]:
@@ -137,13 +158,13 @@ def _list_lines(title: str, total: Any, listed: Any, show: Callable[[Mapping[str
 
 
 def _waiter(waiter: Mapping[str, Any], now_ns: int) -> str:
-    return f"{waiter.get('position', '?')}. {_who(waiter)}{_since(waiter, now_ns)}"
+    return f"{waiter.get('position', '?')}. {who(waiter)}{_for(waiter, now_ns)}"
 
 
 def _registration(registration: Mapping[str, Any]) -> str:
     kinds = (("interrupt", "interrupts"), ("deferred", "port checks"))
     hears = " and ".join(text for key, text in kinds if registration.get(key))
-    return f"{_who(registration)}: {hears or 'nothing'}"
+    return f"{who(registration)}: {hears or 'nothing'}"
 
 
 def _interrupt_lines(interrupts: Any) -> list[str]:
@@ -161,27 +182,6 @@ def _interrupt_lines(interrupts: Any) -> list[str]:
     return [_line("interrupts", "; ".join(filter(None, (state, numbers))))]
 
 
-def _who(session: Mapping[str, Any]) -> str:
-    peer = f", {session['peer']}" if session.get("peer") else ""
-    return f"{session.get('client') or 'unnamed'} (session {session.get('session', '?')}{peer})"
-
-
-def _since(session: Mapping[str, Any], now_ns: int) -> str:
-    since_ns = _int(session.get("since_ns"))
-    return f" for {_duration(now_ns - since_ns)}" if now_ns >= since_ns > 0 else ""
-
-
-def _int(value: Any) -> int:
-    return value if isinstance(value, int) else 0
-
-
-def _duration(duration_ns: int) -> str:
-    seconds = duration_ns / 1e9
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds_left = divmod(int(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    days, hours_left = divmod(hours, 24)
-    if days:
-        return f"{days} d {hours_left} h"
-    return f"{hours} h {minutes_left} min" if hours else f"{minutes} min {seconds_left} s"
+def _for(session: Mapping[str, Any], now_ns: int) -> str:
+    passed = since(session, now_ns)
+    return f" for {passed}" if passed else ""

@@ -13,10 +13,12 @@ from typing import Final
 from lpt_service.core import effects as fx
 from lpt_service.core.deadlines import Deadlines
 from lpt_service.core.interrupts import InterruptRegistry
+from lpt_service.core.leases import Leases
 from lpt_service.core.notices import PortCheckNotice, QueuedNotice, WaitersNotice
 from lpt_service.core.ownership import Ownership
 from lpt_service.core.requests import ControlRequest, SessionState
 from lpt_service.core.settings import PortSettings
+from lpt_service.port.absent import AbsentPort
 from lpt_service.port.base import ParallelPort
 from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
 from lpt_service.protocol.ioctl import CONTROL_DIRECTION_INPUT
@@ -39,6 +41,7 @@ class Arbiter:
         ownership: Ownership,
         registry: InterruptRegistry,
         deadlines: Deadlines,
+        leases: Leases,
         effects: list[fx.Effect],
         *,
         on_granted: Callable[[ControlRequest, int], None],
@@ -50,13 +53,16 @@ class Arbiter:
         self._ownership = ownership
         self._registry = registry
         self._deadlines = deadlines
+        self._leases = leases
         self._effects = effects
         self._on_granted = on_granted
         self._on_refused = on_refused
         self._is_hand_on_due = False
+        self._is_check_due = False  # it has become idle while it was closed
         self._is_round_due = False
         self._last_round_ns = -NOTICE_INTERVAL_NS
         self._waiters_notice = WaitersNotice(ownership)
+        self._first_seq = 0  # the number of the first interrupt of the present ownership
 
     # Getting the port
 
@@ -66,11 +72,10 @@ class Arbiter:
         Raises RequestError: STATUS_INVALID_DEVICE_STATE, STATUS_INSUFFICIENT_RESOURCES, STATUS_IO_DEVICE_ERROR.
         """
         if self._ownership.is_available:
-            self.make_safe()
-            return self._ownership.take(request.session, now_ns)
+            return self._take(request.session, now_ns)
         waiter = self._ownership.enqueue(request, now_ns)
         self._effects.append(fx.Notify(request.session, QueuedNotice(waiter)))
-        self._queue_changed(now_ns)
+        self._waiter_came(now_ns)
         return None
 
     def try_allocate(self, session: SessionState, now_ns: int) -> int | None:
@@ -78,17 +83,50 @@ class Arbiter:
 
         Raises RequestError: STATUS_IO_DEVICE_ERROR.
         """
-        if not self._ownership.is_available:
-            return None
+        return self._take(session, now_ns) if self._ownership.is_available else None
+
+    def _take(self, session: SessionState, now_ns: int) -> int:
         self.make_safe()
-        return self._ownership.take(session, now_ns)
+        grant = self._ownership.take(session, now_ns)
+        self.begin_tenure(now_ns)
+        return grant
+
+    def begin_tenure(self, now_ns: int) -> None:
+        """Somebody owns the port from now on."""
+        ownership = self._ownership
+        assert ownership.owner is not None
+        self._first_seq = self._registry.log.next_seq
+        self._effects.append(fx.Granted(ownership.owner, ownership.grant, now_ns))
+        self._leases.begin(now_ns)
+
+    def end_tenure(self, why: str, now_ns: int, *, voluntary: bool = False) -> None:
+        """Nobody owns the port from now on; unless its owner has freed it, its lines are to be made safe."""
+        ownership = self._ownership
+        assert ownership.owner is not None
+        interrupts = self._registry.log.next_seq - self._first_seq
+        self._effects.append(
+            fx.Released(
+                ownership.owner, ownership.grant, ownership.since_ns, now_ns, why, ownership.written, interrupts
+            )
+        )
+        ownership.vacate(voluntary=voluntary)
+        self._leases.end()
+        self.is_safe = self.is_safe and voluntary
+
+    def waiter_restored(self, now_ns: int) -> None:
+        """A request waits that waited in a former daemon; its session knows."""
+        self._waiter_came(now_ns)
+
+    def _waiter_came(self, now_ns: int) -> None:
+        self._queue_changed(now_ns)
+        self._leases.contended(now_ns)
 
     def withdraw(self, session: SessionState, now_ns: int) -> None:
         """Take a session's request out of the queue."""
         if self._ownership.withdraw(session) is not None:
             self._queue_changed(now_ns)
 
-    # Draining
+    # Granting nobody, and granting again
 
     def drain(self, session: SessionState) -> None:
         """Grant nobody new while `session` is here, or until it says otherwise."""
@@ -96,8 +134,20 @@ class Arbiter:
 
     def end_drain(self, session: SessionState, now_ns: int) -> None:
         """Grant again, as far as this session is concerned; whoever has waited longest is next."""
-        self._ownership.drainers.discard(session)
-        if self._ownership.waiting:
+        ownership = self._ownership
+        if session in ownership.drainers:
+            ownership.drainers.remove(session)
+            if ownership.waiting and not ownership.is_closed:
+                self._hand_on(now_ns)
+
+    def close(self) -> None:
+        """Grant nobody new for the port's own sake."""
+        self._ownership.is_closed = True
+
+    def open(self, now_ns: int) -> None:
+        """Grant again; whoever has waited longest is next."""
+        self._ownership.is_closed = False
+        if self._ownership.waiting or self._is_check_due:
             self._hand_on(now_ns)
 
     # Giving it back
@@ -110,7 +160,7 @@ class Arbiter:
         Raises RequestError(STATUS_INVALID_DEVICE_STATE) if `session` is not the owner.
         """
         self._ownership.check_is_owner(session)
-        self._ownership.vacate(voluntary=True)
+        self.end_tenure("freed", now_ns, voluntary=True)
         try:
             self._make_output()
         except PortError:
@@ -126,10 +176,9 @@ class Arbiter:
             self._is_hand_on_due = False
             self._hand_on(now_ns)
 
-    def force_release(self, now_ns: int) -> None:
+    def force_release(self, why: str, now_ns: int) -> None:
         """Ownership ends other than by its owner's free: safe state, then the next owner."""
-        self._ownership.vacate(voluntary=False)
-        self.is_safe = False
+        self.end_tenure(why, now_ns)
         self._hand_on(now_ns)
 
     def _hand_on(self, now_ns: int) -> None:
@@ -137,21 +186,28 @@ class Arbiter:
 
         Raises PortGoneError: the port has no owner then, and is about to be removed.
         """
-        if self._ownership.owner is not None:
+        ownership = self._ownership
+        if ownership.owner is not None:
             return
         try:
             self.make_safe()
         except RequestError as error:
-            for waiter in self._ownership.waiters():
-                self._ownership.withdraw(waiter.request.session)
+            for waiter in () if ownership.is_closed else ownership.waiters():
+                ownership.withdraw(waiter.request.session)
                 self._on_refused(waiter.request, error)
-        next_owner = self._ownership.hand_on(now_ns)
+        next_owner = ownership.hand_on(now_ns)
         if next_owner is not None:
-            self._on_granted(next_owner.request, self._ownership.grant)
+            self._on_granted(next_owner.request, ownership.grant)
+            self.begin_tenure(now_ns)
             self._queue_changed(now_ns)
+        elif not ownership.waiting:  # otherwise it is being drained, or closed: vacant, not idle
+            self._check_ports()
+
+    def _check_ports(self) -> None:
+        """The port has become idle: announce the deferred port checks, at once or when it can be had again."""
+        self._is_check_due = self._ownership.is_closed
+        if self._is_check_due:
             return
-        if self._ownership.waiting:
-            return  # it is being drained: vacant, not idle
         for registration in self._registry:
             if registration.has_deferred_check:
                 notice = PortCheckNotice(registration, self._ownership)
@@ -167,7 +223,7 @@ class Arbiter:
 
         Raises RequestError(STATUS_IO_DEVICE_ERROR) if the port fails: nobody may be granted then. PortGoneError passes.
         """
-        if self.is_safe:
+        if self.is_safe or isinstance(self._port, AbsentPort):
             return
         try:
             if self.settings.safe_data is not None:
@@ -189,6 +245,12 @@ class Arbiter:
             self._port.write_control(control & ~CONTROL_DIRECTION_INPUT)
 
     # Telling about the queue
+
+    def repeat_waiters(self, session: SessionState, now_ns: int) -> None:
+        """Tell an owner anew how many wait: it may not have been reached. Until then it takes it that nobody does."""
+        if self._ownership.owner is session and self._waiters_notice.told:
+            self._waiters_notice.told = 0
+            self._queue_changed(now_ns)
 
     def _queue_changed(self, now_ns: int) -> None:
         """Tell those concerned soon: after the effects of this step, in rounds at most ten times a second."""

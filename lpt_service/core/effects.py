@@ -82,10 +82,50 @@ class WakeTimer(NamedTuple):
     """The earliest deadline is earlier than it was."""
 
 
+class Granted(NamedTuple):
+    """An ownership has begun."""
+
+    session: SessionState
+    grant: int
+    at_ns: int
+
+
+class Released(NamedTuple):
+    """An ownership has ended, and why; once for each that has begun.
+
+    Attributes:
+        why: "freed", "session ended", "daemon stopping", or what the owner was told: "lease: …", "administrator: …",
+            "port paused: …", "port removed: …".
+        written: how many bytes the owner put on the data lines.
+        interrupts: how many were generated meanwhile.
+    """
+
+    session: SessionState
+    grant: int
+    since_ns: int
+    until_ns: int
+    why: str
+    written: int
+    interrupts: int
+
+
 class PortGone(NamedTuple):
     """The port is being removed. Call `FunctionDriver.finish_removal` once its sessions have been told."""
 
     reason: str
 
 
-Effect = Complete | Notify | EnterLog | LeaveLog | StartJob | StopJob | Listen | Published | WakeTimer | PortGone
+Effect = (
+    Complete
+    | Notify
+    | EnterLog
+    | LeaveLog
+    | StartJob
+    | StopJob
+    | Listen
+    | Published
+    | WakeTimer
+    | Granted
+    | Released
+    | PortGone
+)

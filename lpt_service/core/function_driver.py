@@ -10,19 +10,23 @@ It is what parport.sys is to Windows. Each public method is one step: it decides
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
 from enum import StrEnum
 
+from lpt_service.core import administration, survival
 from lpt_service.core import effects as fx
 from lpt_service.core.arbiter import Arbiter
 from lpt_service.core.deadlines import Deadlines
 from lpt_service.core.event_log import EventLog
 from lpt_service.core.handlers import HANDLERS, grant_output
 from lpt_service.core.interrupts import InterruptRegistry
+from lpt_service.core.job_runner import JobRunner
 from lpt_service.core.jobs import Job
-from lpt_service.core.notices import RevokedNotice
+from lpt_service.core.leases import Lease, Leases
+from lpt_service.core.notices import LeaseNotice, RevokedNotice
 from lpt_service.core.ownership import Ownership
-from lpt_service.core.requests import ControlRequest, SessionState, invalid, missing_role, parse_request
+from lpt_service.core.requests import ControlRequest, SessionState, parse_request
+from lpt_service.core.row_checks import check_row
 from lpt_service.core.settings import PortSettings
 from lpt_service.core.storm_guard import StormGuard
 from lpt_service.port.absent import AbsentPort
@@ -30,7 +34,6 @@ from lpt_service.port.base import ParallelPort
 from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
 from lpt_service.protocol.messages import Request
 from lpt_service.protocol.status import Status
-from lpt_service.protocol.structs import U64
 
 
 class PortState(StrEnum):
@@ -54,10 +57,18 @@ class FunctionDriver:
         self.why_absent = port.reason if isinstance(port, AbsentPort) else ""
         self.effects: list[fx.Effect] = []
         self.requests = self.errors = 0
-        self.job: Job | None = None
-        self._behind_job: deque[ControlRequest] = deque()
+        self.jobs = JobRunner(self)
         self.deadlines = Deadlines(lambda: self.effects.append(fx.WakeTimer()))
+        self.paused: str | None = None  # why
         self.ownership = Ownership(last_grant, settings.max_waiters)
+        self.leases = Leases(
+            settings,
+            self.ownership,
+            self.deadlines,
+            is_busy=lambda: self.job is not None,
+            on_near=self._warn_owner,
+            on_expired=self.revoke,
+        )
         self.registry = InterruptRegistry(
             port,
             EventLog(settings.interrupt_log_frames, stream),
@@ -75,10 +86,23 @@ class FunctionDriver:
             self.ownership,
             self.registry,
             self.deadlines,
+            self.leases,
             self.effects,
-            on_granted=lambda request, grant: self._complete(request, grant_output(request, grant)),
-            on_refused=self._fail,
+            on_granted=lambda request, grant: self.complete(request, grant_output(request, grant)),
+            on_refused=self.fail,
         )
+        if self.state is PortState.ABSENT:
+            self._shut()
+
+    @property
+    def job(self) -> Job | None:
+        """The job that runs."""
+        return self.jobs.running
+
+    @property
+    def is_ready(self) -> bool:
+        """True while the device is there and the port is served."""
+        return self.state is PortState.READY
 
     def take_effects(self) -> list[fx.Effect]:
         """What is to be carried out now, in this order."""
@@ -100,7 +124,14 @@ class FunctionDriver:
         except PortGoneError as exc:
             self.begin_removal(str(exc), now_ns)
         except (PortError, RequestError):
-            return
+            pass
+        if self.is_ready and self.paused is None:
+            administration.open_up(self, now_ns)
+
+    def _shut(self) -> None:
+        """The port is not there: what is held of it, and what comes to be held, takes effect when it is."""
+        self.registry.is_suspended = True
+        self.arbiter.close()
 
     def _use(self, port: ParallelPort, now_ns: int) -> None:
         self.port = port
@@ -111,6 +142,7 @@ class FunctionDriver:
         """Take new settings; what is connected, owned or waiting stays. The log keeps its size until the next start."""
         self.settings = self.arbiter.settings = settings
         self.ownership.max_waiters = settings.max_waiters
+        self.leases.reconfigure(settings)
         self.registry.linger_ns = settings.interrupt_linger_ns
         self.registry.max_registrations = settings.max_registrations
         self.registry.guard.max_rate_hz = settings.max_interrupt_rate_hz
@@ -123,16 +155,18 @@ class FunctionDriver:
         Raises RequestError with the status that the contract names.
         """
         self.requests += 1
+        if session is self.leases.watched:
+            self.leases.last_use_ns = now_ns
         try:
             request = parse_request(session, message)
             if self.state is not PortState.READY:
                 raise self._not_ready()
-            if self.job is not None and request.row.needs_port and self.job.request.session is session:
+            if self.jobs.running is not None and request.row.needs_port and self.jobs.belong_to(session):
                 self.check_may_wait(request)
                 self.wait(request, now_ns)
-                self._behind_job.append(request)
+                self.jobs.append(request)
                 return None
-            return self._begin(request, now_ns)
+            return self.begin(request, now_ns)
         except RequestError:
             self.errors += 1
             raise
@@ -169,9 +203,9 @@ class FunctionDriver:
             Status.STATUS_DEVICE_NOT_CONNECTED, f"port {self.settings.name} is not there: {self.why_absent}"
         )
 
-    def _begin(self, request: ControlRequest, now_ns: int) -> bytes | None:
+    def begin(self, request: ControlRequest, now_ns: int) -> bytes | None:
         """Check what the request's row says, then let its handler act."""
-        self._check_row(request)
+        check_row(self, request)
         try:
             return HANDLERS[request.row.code](self, request, now_ns)
         except PortGoneError as exc:
@@ -180,40 +214,13 @@ class FunctionDriver:
         except PortError as exc:
             raise RequestError(Status.STATUS_IO_DEVICE_ERROR, str(exc)) from exc
 
-    def _check_row(self, request: ControlRequest) -> None:
-        row, session, options = request.row, request.session, request.options
-        if row.gated and not self.settings.enable_connect_interrupt:
-            raise RequestError(
-                Status.STATUS_UNSUCCESSFUL,
-                f"connecting interrupts is disabled; set enable_connect_interrupt = true for port {self.settings.name}",
-            )
-        if session.role < row.role:
-            raise missing_role(row.name, row.role, self.settings.name, session.role)
-        if len(request.input) < row.input_bytes:
-            raise RequestError(
-                Status.STATUS_BUFFER_TOO_SMALL,
-                f"input is {len(request.input)} bytes, {row.name} needs {row.input_bytes}",
-            )
-        if request.output_length < row.output_bytes:
-            raise RequestError(
-                Status.STATUS_BUFFER_TOO_SMALL,
-                f"output_length is {request.output_length}, {row.name} needs {row.output_bytes}",
-            )
-        ownership = self.ownership
-        if options.grant is not None and (ownership.owner is None or ownership.grant != options.grant):
-            raise RequestError(Status.STATUS_ACCESS_DENIED, f"grant {options.grant} is not in force")
-        if row.takes_context and U64.unpack_from(request.input)[0] != session.context:
-            raise invalid("context: not the handle that this session was given by GET_PARALLEL_PORT_INFO")
-        if row.owner_only and ownership.owner is not session:
-            raise RequestError(Status.STATUS_ACCESS_DENIED, f"{row.name} is for the port's owner: allocate it first")
-
     # The end of a pending request
 
-    def _complete(self, request: ControlRequest, output: bytes) -> None:
+    def complete(self, request: ControlRequest, output: bytes) -> None:
         if self._forget(request):
             self.effects.append(fx.Complete(request.session, request.msgid, output))
 
-    def _fail(self, request: ControlRequest, error: RequestError) -> None:
+    def fail(self, request: ControlRequest, error: RequestError) -> None:
         if self._forget(request):
             self.errors += 1
             self.effects.append(fx.Complete(request.session, request.msgid, b"", error))
@@ -233,70 +240,9 @@ class FunctionDriver:
 
     def _abandon(self, request: ControlRequest, error: RequestError, now_ns: int) -> None:
         """End a pending request early, wherever it is."""
-        if self.job is not None and self.job.request is request:
-            self._cut_job(error, now_ns)
-            self._run_behind(now_ns)
-        elif request in self._behind_job:
-            self._behind_job.remove(request)
-            self._fail(request, error)
-        else:
+        if not self.jobs.abandon(request, error, now_ns):
             self.arbiter.withdraw(request.session, now_ns)
-            self._fail(request, error)
-
-    # Jobs
-
-    def start_job(self, job: Job) -> None:
-        """Begin a job of the owner; its later requests that need the port wait behind it. May raise PortError."""
-        job.begin()
-        self.deadlines.cancel(job.request.deadline)  # a time-out is for waiting, and it waits no longer
-        job.request.session.pending[job.request.msgid] = job.request
-        self.job = job
-        self.effects.append(fx.StartJob(job))
-
-    def advance_job(self, job: Job, now_ns: int) -> bool:
-        """Take the next step of a job that is due; True when it is over."""
-        if self.job is not job:
-            return True
-        try:
-            output = job.advance()
-        except PortGoneError as exc:
-            self.begin_removal(str(exc), now_ns)
-            return True
-        except PortError as exc:
-            self.job = None
-            self._fail(job.request, RequestError(Status.STATUS_IO_DEVICE_ERROR, str(exc)))
-        else:
-            if output is None:
-                return False
-            self.job = None
-            self._complete(job.request, output)
-        self._run_behind(now_ns)
-        return True
-
-    def _cut_job(self, error: RequestError, now_ns: int) -> None:
-        """End the running job early, and properly."""
-        job, self.job = self.job, None
-        assert job is not None
-        self.effects.append(fx.StopJob(job))
-        try:
-            job.cut()
-        except PortGoneError as exc:
-            self.begin_removal(str(exc), now_ns)
-        except PortError:
-            self.arbiter.is_safe = False
-        self._fail(job.request, error)
-
-    def _run_behind(self, now_ns: int) -> None:
-        """Begin what waited behind the job, in order, until another job begins."""
-        while self._behind_job and self.job is None:
-            request = self._behind_job.popleft()
-            try:
-                output = self._begin(request, now_ns)
-            except RequestError as error:
-                self._fail(request, error)
-            else:
-                if output is not None:
-                    self._complete(request, output)
+            self.fail(request, error)
 
     # Administration
 
@@ -310,7 +256,28 @@ class FunctionDriver:
         except PortGoneError as exc:
             self.begin_removal(str(exc), now_ns)
 
+    def revoke(self, reason: str, now_ns: int) -> tuple[SessionState, int] | None:
+        """Take the port from its owner, who is told just this reason: who that was, and its grant; None: nobody."""
+        return administration.revoke(self, reason, now_ns)
+
+    def pause(self, reason: str, now_ns: int) -> bool:
+        """Grant nobody and leave the device alone until `resume`; whether that was so already."""
+        return administration.pause(self, reason, now_ns)
+
+    def resume(self, now_ns: int) -> bool:
+        """Undo `pause`; whether there was one. Raises RequestError if the device fails: it is paused still."""
+        return administration.resume(self, now_ns)
+
+    def _warn_owner(self, lease: Lease, remaining_ms: int) -> None:
+        owner = self.ownership.owner
+        assert owner is not None
+        self.effects.append(fx.Notify(owner, LeaseNotice(lease, self.ownership, remaining_ms)))
+
     # Time, interrupts
+
+    def advance_job(self, job: Job, now_ns: int) -> bool:
+        """Take the next step of a job that is due; True when it is over."""
+        return self.jobs.advance(job, now_ns)
 
     def run_due(self, now_ns: int) -> None:
         """Do what is due by now."""
@@ -345,17 +312,18 @@ class FunctionDriver:
         """Everything that a session holds ends with it (semantic 2)."""
         error = RequestError(Status.STATUS_CANCELLED, "the session ended")
         try:
-            self._end_requests(session, error, now_ns)
+            self.end_requests(session, error, now_ns)
             self.registry.vanish(session, now_ns)
             if self.ownership.owner is session:
-                self.arbiter.force_release(now_ns)
+                self.arbiter.force_release("session ended", now_ns)
             self.arbiter.end_drain(session, now_ns)
         except PortGoneError as exc:
             self.begin_removal(str(exc), now_ns)
 
-    def _end_requests(self, session: SessionState, error: RequestError, now_ns: int) -> None:
-        if self.job is not None and self.job.request.session is session:
-            self._cut_job(error, now_ns)  # what waited behind it is its owner's too, and ends below
+    def end_requests(self, session: SessionState, error: RequestError, now_ns: int) -> None:
+        """End whatever a session has pending, a running job properly."""
+        if self.jobs.belong_to(session):
+            self.jobs.cut(error, now_ns)  # what waited behind it is its owner's too, and ends below
         for request in list(session.pending.values()):
             self._abandon(request, error, now_ns)
 
@@ -365,9 +333,10 @@ class FunctionDriver:
             self.state = PortState.REMOVING
             self.why_absent = reason
             error = RequestError(Status.STATUS_DELETE_PENDING, reason)
-            owner = self._stop(error, now_ns)
+            owner = self._stop(error, f"port removed: {reason}", now_ns)
             if owner is not None:
-                self.effects.append(fx.Notify(owner, RevokedNotice(f"port removed: {reason}")))
+                notice = RevokedNotice(owner, self.ownership, f"port removed: {reason}")
+                self.effects.append(fx.Notify(owner, notice))
             self.effects.append(fx.PortGone(reason))
 
     def finish_removal(self, now_ns: int) -> ParallelPort:
@@ -375,29 +344,42 @@ class FunctionDriver:
         gone = self.port
         self._use(AbsentPort(gone.kind, self.why_absent), now_ns)
         self.state = PortState.ABSENT
+        self._shut()
         return gone
 
-    def stop(self, now_ns: int) -> None:
-        """The daemon ends: quiet the device, mark the log, take the port back, make it safe."""
-        if self.state is PortState.READY:
-            self.state = PortState.REMOVING
-            self._stop(RequestError(Status.STATUS_CANCELLED, "the daemon is stopping"), now_ns)
-            try:
-                self.arbiter.make_safe()
-            except (RequestError, PortGoneError):
-                return
+    def stop(self, now_ns: int, spared: frozenset[SessionState] = frozenset()) -> survival.Kept:
+        """The daemon ends: quiet the device, mark the log, take the port back, make it safe.
 
-    def _stop(self, error: RequestError, now_ns: int) -> SessionState | None:
+        What the `spared` sessions held is returned, for the next daemon to `restore`: nobody is told that it has ended,
+        and their allocate requests are not answered.
+        """
+        kept = survival.holdings(self, spared)
+        if self.state is not PortState.REMOVING:
+            self.state = PortState.REMOVING
+            for request in kept.waiters:
+                self.arbiter.withdraw(request.session, now_ns)
+                self._forget(request.session.pending[request.msgid])
+            self._stop(RequestError(Status.STATUS_CANCELLED, "the daemon is stopping"), "daemon stopping", now_ns)
+            with contextlib.suppress(RequestError, PortGoneError):
+                self.arbiter.make_safe()
+        return kept
+
+    def restore(self, kept: survival.Kept, now_ns: int) -> None:
+        """Give sessions back what `stop` of a former daemon kept, before anybody else is served."""
+        survival.restore(self, kept, now_ns)
+        if self.is_ready and self.paused is None:
+            administration.open_up(self, now_ns)
+
+    def _stop(self, error: RequestError, why: str, now_ns: int) -> SessionState | None:
         """End every request, registration and the ownership; the session that was the owner."""
         owner = self.ownership.owner
         if owner is not None:
-            self._end_requests(owner, error, now_ns)
+            self.end_requests(owner, error, now_ns)
         for waiter in self.ownership.waiters():
             self._abandon(waiter.request, error, now_ns)
         for session in self.registry.stop(now_ns):
             self.effects.append(fx.LeaveLog(session, self.registry.log.end, None, b""))
         owner = self.ownership.owner  # a routine that lives in the daemon may have freed or taken it just now
         if owner is not None:
-            self.ownership.vacate(voluntary=False)
-            self.arbiter.is_safe = False
+            self.arbiter.end_tenure(why, now_ns)
         return owner

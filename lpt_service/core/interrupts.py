@@ -1,9 +1,10 @@
 """Who hears the port's interrupts: registrations, the interrupt source, the log.
 
-The source of a port is *heard* while it is wanted and not masked:
+The source of a port is *heard* while it is wanted, and neither masked nor suspended:
 
     wanted    some session has an ISR connected, or the last one that had vanished less than the linger time ago
     masked    the storm guard has silenced it for a while; connecting does not change that
+    suspended the port is paused, or is not there: who connects, or is connected, is heard from when that is over
 
 Going to heard: discard what was latched (strays), enable the device's interrupt, watch the descriptor. Leaving: disable
 the device's interrupt first, take what it had still raised, stop watching. What is taken while the source is heard is
@@ -78,6 +79,7 @@ class InterruptRegistry:
         self.max_registrations = max_registrations
         self.strays = 0
         self.is_masked = False
+        self.is_suspended = False
         self.is_offering = False  # the routines that live in the daemon are being called
         self._port = port
         self._deadlines = deadlines
@@ -101,12 +103,20 @@ class InterruptRegistry:
     @property
     def is_heard(self) -> bool:
         """True while interrupts go into the log."""
-        return self._is_wanted and not self.is_masked
+        return self._is_wanted and not self._is_silent
+
+    @property
+    def _is_silent(self) -> bool:
+        return self.is_masked or self.is_suspended
 
     @property
     def is_lingering(self) -> bool:
         """True while the source stays connected for a session that vanished."""
         return self._linger is not None
+
+    def holds(self, session: SessionState) -> bool:
+        """True while `session` has anything connected."""
+        return session in self._held
 
     def is_listening(self, session: SessionState) -> bool:
         """True while `session` has an ISR connected."""
@@ -129,11 +139,16 @@ class InterruptRegistry:
         self.collect(now_ns)
         if registration.has_isr:
             self._want(now_ns)
-            self._listeners[session] = self._listeners.get(session, 0) + 1
-        self._registrations[session, key] = registration
-        self._held[session] = held + 1
+        self._add(registration)
         if resident is not None:
             self._residents[registration] = resident
+
+    def restore(self, session: SessionState, key: bytes) -> None:
+        """Connect what was connected in a former daemon, whatever the limit is now; only while suspended."""
+        assert self.is_suspended
+        registration = Registration(session, key)
+        self._is_wanted = self._is_wanted or registration.has_isr
+        self._add(registration)
 
     def disconnect(self, session: SessionState, key: bytes, now_ns: int) -> Registration:
         """Undo `connect`. What the port raised up to now is in the log when this returns.
@@ -173,8 +188,31 @@ class InterruptRegistry:
             self._remove(registration)
         return listening
 
+    def suspend(self, now_ns: int) -> None:
+        """Quiet the device and mark the log; everybody stays registered. Fails only by PortGoneError."""
+        if self.is_suspended:
+            return
+        if self.is_heard:
+            self._disable()
+            with _failure_ignored():
+                self.collect(now_ns)
+        self.is_suspended = True
+        self._mark(KIND_STOPPED, now_ns)
+
+    def resume(self, now_ns: int) -> None:
+        """Undo `suspend`: if somebody is to hear, the device's interrupt is enabled. After PortError nothing is."""
+        if not self.is_suspended:
+            return
+        if self._is_wanted:
+            self.collect(now_ns)  # still suspended: strays
+            if not self.is_masked:
+                self._enable()
+        self.is_suspended = False
+        if self._is_wanted:
+            self._mark(KIND_UNHEARD, now_ns)
+
     def attach(self, port: ParallelPort, now_ns: int) -> None:
-        """Another device is there in place of the one that has gone. Nobody is registered; a storm is forgotten."""
+        """Another device is there in place of the one that has gone. A storm is forgotten."""
         self._port = port
         if self.is_masked:
             self.is_masked = False
@@ -209,6 +247,13 @@ class InterruptRegistry:
             self.is_offering = False
         self._on_offered(now_ns)
 
+    def _add(self, registration: Registration) -> None:
+        session = registration.session
+        self._registrations[session, registration.key] = registration
+        self._held[session] = self._held.get(session, 0) + 1
+        if registration.has_isr:
+            self._listeners[session] = self._listeners.get(session, 0) + 1
+
     def _remove(self, registration: Registration) -> None:
         registration.is_connected = False
         session = registration.session
@@ -226,15 +271,16 @@ class InterruptRegistry:
         self._end_linger()
         if self._is_wanted:
             return
-        if not self.is_masked:
+        if not self._is_silent:
             self._enable()
         self._is_wanted = True
-        self._mark(KIND_UNHEARD, now_ns)
+        if not self.is_suspended:
+            self._mark(KIND_UNHEARD, now_ns)
 
     def _unwant(self, now_ns: int) -> None:
         """Quiet the device, then take what it had raised before. Fails only by PortGoneError."""
         self._end_linger()
-        if not self.is_masked:
+        if not self._is_silent:
             self._disable()
             with _failure_ignored():
                 self.collect(now_ns)
@@ -252,11 +298,12 @@ class InterruptRegistry:
 
     def _unmask(self, now_ns: int) -> None:
         self.collect(now_ns)  # still masked: strays
-        if self._is_wanted:
+        if self._is_wanted and not self.is_suspended:
             self._enable()
         self.is_masked = False
         self.guard.unmask(now_ns)
-        self._mark(KIND_UNMASKED, now_ns)
+        if not self.is_suspended:  # otherwise it is not heard yet, and the end of that has a mark of its own
+            self._mark(KIND_UNMASKED, now_ns)
 
     def _enable(self) -> None:
         # What is raised before the descriptor is watched waits in it; an access that fails must leave it unwatched.

@@ -17,11 +17,13 @@ class Job(ABC):
     Attributes:
         request: the request that it answers.
         due_ns: when `advance` is to be called next.
+        written: how many bytes it has put on the data lines.
     """
 
     def __init__(self, request: ControlRequest) -> None:
         self.request = request
         self.due_ns = 0
+        self.written = 0
 
     @abstractmethod
     def begin(self) -> None:
@@ -50,12 +52,16 @@ class Pulse(Job):
     def begin(self) -> None:
         """The first edge."""
         self._first_edge_ns = self._port.write_data(self._value)
+        self.written = 1
         self.due_ns = self._first_edge_ns + self._width_ns
 
     def advance(self) -> bytes | None:
         """The second edge; the output is the monotonic ns of both."""
-        return PULSE_EDGES.pack(self._first_edge_ns, self._port.write_data(self._after))
+        second_edge_ns = self._port.write_data(self._after)
+        self.written = 2
+        return PULSE_EDGES.pack(self._first_edge_ns, second_edge_ns)
 
     def cut(self) -> None:
         """The second edge at once."""
         self._port.write_data(self._after)
+        self.written = 2

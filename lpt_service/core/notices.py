@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from lpt_service.core.interrupts import Registration
+from lpt_service.core.leases import Lease
 from lpt_service.core.ownership import Ownership, Waiter
+from lpt_service.core.requests import SessionState
 from lpt_service.protocol import messages
 from lpt_service.protocol.messages import Notification
 
@@ -65,14 +67,36 @@ class PortCheckNotice:
         )
 
 
+class LeaseNotice:
+    """`lease`: the owner will lose the port unless something happens; stale once it has, or the ownership is over."""
+
+    def __init__(self, lease: Lease, ownership: Ownership, remaining_ms: int) -> None:
+        self._lease = lease
+        self._ownership = ownership
+        self._grant = ownership.grant
+        self._remaining_ms = remaining_ms
+        self.key = (messages.LEASE, lease.reason)
+
+    def render(self) -> Notification | None:
+        """Why, and how many milliseconds were left when it was noticed."""
+        if self._ownership.grant != self._grant or not self._lease.is_near():
+            return None
+        return Notification(messages.LEASE, (self._lease.reason, self._remaining_ms))
+
+
 class RevokedNotice:
-    """`revoked`: the session lost the port; never stale."""
+    """`revoked`: the session lost the port; stale once it has been granted again.
+
+    The answer with that grant is sent first, and a client would take it that the new grant is meant.
+    """
 
     key = (messages.REVOKED,)
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, session: SessionState, ownership: Ownership, reason: str) -> None:
+        self._session = session
+        self._ownership = ownership
         self._reason = reason
 
     def render(self) -> Notification | None:
         """The reason."""
-        return Notification(messages.REVOKED, (self._reason,))
+        return None if self._ownership.owner is self._session else Notification(messages.REVOKED, (self._reason,))

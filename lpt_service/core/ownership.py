@@ -4,7 +4,8 @@ Rules (docs/protocol.md, semantics 1 and 2), all of which live here:
   - at most one owner; the owner is a session, never a name or an address;
   - a session waits at most once, and not while it owns;
   - the port goes to the longest waiter, in the step that freed it; nobody overtakes, try-allocate included;
-  - so, between steps, a port with waiters has an owner, unless it is being drained: then nobody new is granted;
+  - so, between steps, a port with waiters has an owner, unless it is being drained or is closed (paused, or not there):
+    then nobody new is granted;
   - each grant has a number, larger than every one before.
 """
 
@@ -41,8 +42,11 @@ class Ownership:
     Attributes:
         owner: the session that owns the port, or None.
         grant: the number of the grant in force; of the last one while nobody owns.
+        last_grant: the largest number given out, which one in force from a former daemon does not reach.
         since_ns: when the owner got it.
+        written: how many bytes the owner has put on the data lines.
         drainers: sessions for whose sake nobody new is granted.
+        is_closed: nobody new is granted for the port's own sake.
         grants, frees, forced_releases: how often ownership began, ended by a free, ended otherwise.
     """
 
@@ -50,10 +54,14 @@ class Ownership:
         self.owner: SessionState | None = None
         self.grant = last_grant
         self.since_ns = 0
+        self.written = 0
         self.max_waiters = max_waiters
         self.drainers: set[SessionState] = set()
+        self.is_closed = False
         self.grants = self.frees = self.forced_releases = 0
+        self.last_grant = last_grant
         self._queue: OrderedDict[SessionState, Waiter] = OrderedDict()
+        self._waited_for_ns = 0  # when the queue began
 
     @property
     def waiting(self) -> int:
@@ -63,7 +71,12 @@ class Ownership:
     @property
     def is_available(self) -> bool:
         """True when an allocate would succeed at once."""
-        return self.owner is None and not self._queue and not self.drainers
+        return self.owner is None and not self._queue and not self.drainers and not self.is_closed
+
+    @property
+    def contended_since_ns(self) -> int | None:
+        """Since when others have waited for this owner or those before it, without a break; None: nobody does."""
+        return self._waited_for_ns if self._queue else None
 
     def waiters(self) -> list[Waiter]:
         """The queue, next one first."""
@@ -85,8 +98,7 @@ class Ownership:
             raise RequestError(
                 Status.STATUS_INSUFFICIENT_RESOURCES, f"queue: {self.max_waiters} requests wait already, the limit"
             )
-        waiter = self._queue[request.session] = Waiter(request, len(self._queue) + 1, now_ns)
-        return waiter
+        return self._append(request, now_ns)
 
     def check_may_allocate(self, session: SessionState) -> None:
         """Raise RequestError(STATUS_INVALID_DEVICE_STATE) if `session` owns the port or waits for it."""
@@ -118,7 +130,7 @@ class Ownership:
 
     def hand_on(self, now_ns: int) -> Waiter | None:
         """Make the longest waiter the owner, if the port is vacant, anybody waits, and it is not being drained."""
-        if self.owner is not None or not self._queue or self.drainers:
+        if self.owner is not None or not self._queue or self.drainers or self.is_closed:
             return None
         session, waiter = self._queue.popitem(last=False)
         waiter.is_waiting = False
@@ -132,9 +144,31 @@ class Ownership:
             waiter.position = position
         return waiters
 
+    def restore(self, session: SessionState, grant: int, now_ns: int) -> None:
+        """Make `session` the owner of a vacant port by a grant of a former daemon."""
+        assert self.owner is None
+        self.last_grant = max(self.last_grant, grant)
+        self._begin(session, grant, now_ns)
+
+    def restore_waiter(self, request: ControlRequest, now_ns: int) -> None:
+        """Append a request that waited in a former daemon, whatever the limit is now."""
+        self.check_may_allocate(request.session)
+        self._append(request, now_ns)
+
+    def _append(self, request: ControlRequest, now_ns: int) -> Waiter:
+        if not self._queue:
+            self._waited_for_ns = now_ns
+        waiter = self._queue[request.session] = Waiter(request, len(self._queue) + 1, now_ns)
+        return waiter
+
     def _grant_to(self, session: SessionState, now_ns: int) -> int:
-        self.owner = session
-        self.since_ns = now_ns
-        self.grants += 1
-        self.grant += 1
+        self.last_grant += 1
+        self._begin(session, self.last_grant, now_ns)
         return self.grant
+
+    def _begin(self, session: SessionState, grant: int, now_ns: int) -> None:
+        self.owner = session
+        self.grant = grant
+        self.since_ns = now_ns
+        self.written = 0
+        self.grants += 1

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 _REGISTERS = 3  # data, status, control
 # A status answer stays far below a frame's limit, however many wait.
 _LISTED_MAX = 64
+# A page of the queue: so many of those who wait, but no more than fit, with names as long as hello takes them.
+_PAGE_MAX = 1000
+_PAGE_MAX_BYTES = 512 * 1024
+_WAITER_BYTES = 96  # of one, without its texts
 
 
 def port_information(context: int) -> bytes:
@@ -59,14 +63,15 @@ def pnp_information(context: int, *, is_bidirectional: bool) -> bytes:
 def status_report(driver: FunctionDriver, now_ns: int) -> dict[str, Any]:
     """The answer to `status`; times are CLOCK_MONOTONIC in ns."""
     ownership, registry, log = driver.ownership, driver.registry, driver.registry.log
-    owner = ownership.owner
     return {
         "kind": driver.port.kind,
         "state": driver.state.value,
         "why_absent": driver.why_absent or None,
         "monotonic_ns": now_ns,
-        "owner": None if owner is None else {**_who(owner), "grant": ownership.grant, "since_ns": ownership.since_ns},
+        "owner": _owner(driver),
         "draining": bool(ownership.drainers),
+        "paused": driver.paused,
+        "lease": _lease(driver, now_ns),
         "waiting": ownership.waiting,
         "waiters": [
             {**_who(waiter.request.session), "position": waiter.position, "since_ns": waiter.since_ns}
@@ -100,5 +105,42 @@ def status_report(driver: FunctionDriver, now_ns: int) -> dict[str, Any]:
     }
 
 
+def queue_report(driver: FunctionDriver, first: int) -> dict[str, Any]:
+    """The answer to `queue`: who owns, and those who wait, from position `first` (1 or more) on, as many as fit."""
+    waiters: list[dict[str, Any]] = []
+    size = 0
+    for position, waiter in enumerate(islice(driver.ownership.waiters(), first - 1, first - 1 + _PAGE_MAX), first):
+        who = _who(waiter.request.session)
+        size += _WAITER_BYTES + sum(len(text.encode()) for text in who.values() if isinstance(text, str))
+        if size > _PAGE_MAX_BYTES and waiters:
+            break
+        waiters.append({**who, "position": position, "since_ns": waiter.since_ns})
+    return {"owner": _owner(driver), "waiting": driver.ownership.waiting, "waiters": waiters}
+
+
+def _owner(driver: FunctionDriver) -> dict[str, Any] | None:
+    ownership = driver.ownership
+    if ownership.owner is None:
+        return None
+    return {**_who(ownership.owner), "grant": ownership.grant, "since_ns": ownership.since_ns}
+
+
+def _lease(driver: FunctionDriver, now_ns: int) -> dict[str, Any] | None:
+    settings = driver.settings
+    if not settings.has_lease:
+        return None
+    return {
+        "max_hold_s": settings.max_hold_ns / 1e9,
+        "idle_hold_s": settings.idle_hold_ns / 1e9,
+        "warning_s": settings.hold_warning_ns / 1e9,
+        "expires_ns": driver.leases.expires_ns(now_ns),
+    }
+
+
 def _who(session: SessionState) -> dict[str, Any]:
-    return {"session": session.session, "client": session.client, "peer": session.peer}
+    return {
+        "session": session.session,
+        "client": session.client,
+        "peer": session.peer,
+        "identity": session.identity,
+    }

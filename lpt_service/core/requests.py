@@ -131,9 +131,9 @@ def invalid(detail: str) -> RequestError:
     return RequestError(Status.STATUS_INVALID_PARAMETER, detail)
 
 
-def missing_role(what: str, needed: Role, port_name: str, role: Role) -> RequestError:
+def missing_role(what: str, needed: Role, port_name: str, role: Role | None) -> RequestError:
     """STATUS_ACCESS_DENIED, with the role that is missing."""
     return RequestError(
         Status.STATUS_ACCESS_DENIED,
-        f"role: {what} needs the role {needed} on port {port_name}, this session has {role}",
+        f"role: {what} needs the role {needed} on port {port_name}, this session has {role or 'none'}",
     )

@@ -19,6 +19,9 @@ class PortSettings:
         max_waiters: how many allocate requests may wait.
         max_registrations: how many interrupt structures one session may have connected.
         max_pending_requests: how many requests of one session may be unanswered.
+        max_hold_ns: how long an owner may keep the port while others wait; 0: as long as it likes.
+        idle_hold_ns: how long an owner may do nothing; 0: as long as it likes.
+        hold_warning_ns: how long before it loses the port an owner is told.
     """
 
     name: str
@@ -31,3 +34,11 @@ class PortSettings:
     max_waiters: int = 4096
     max_registrations: int = 64
     max_pending_requests: int = 256
+    max_hold_ns: int = 0
+    idle_hold_ns: int = 0
+    hold_warning_ns: int = 5_000_000_000
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether an owner may lose the port by keeping it."""
+        return bool(self.max_hold_ns or self.idle_hold_ns)

@@ -187,14 +187,14 @@ def _listeners(case: Case) -> Iterator[Finding]:
     """Every listener of the configuration, and those that an lptd has besides."""
     machine = case.machine
     shown: set[str] = set()
-    for text in case.config.server.listen if case.config is not None else ():
-        url = Url.parse(text)
+    for wanted in case.config.server.listen if case.config is not None else ():
+        url = Url.parse(wanted.url)
         if url.scheme != UNIX and url.tcp_port == 0:
             continue  # any that is free
         address, tcp_port = (url.path, 0) if url.scheme == UNIX else (url.host, url.tcp_port)
         found = [each for each in machine.listening if each.covers(address, tcp_port)]
         shown |= {each.inode for each in found}
-        yield _listener(machine, text, [f"socket:[{each.inode}]" for each in found])
+        yield _listener(machine, wanted.url, [f"socket:[{each.inode}]" for each in found])
     for process in _daemons(machine):
         for each in machine.listening:
             if f"socket:[{each.inode}]" in process.opened and each.inode not in shown:

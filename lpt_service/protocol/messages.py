@@ -16,7 +16,11 @@ HELLO = "hello"
 STATUS = "status"
 PING = "ping"
 DRAIN = "drain"
-CANCEL = "cancel"  # a notification
+REVOKE, KICK, PAUSE, RESUME, QUEUE = "revoke", "kick", "pause", "resume", "queue"
+
+# Notifications, client to daemon.
+CANCEL = "cancel"
+BYE = "bye"
 
 # Notifications, daemon to client.
 INTERRUPT = "interrupt"
@@ -24,9 +28,10 @@ INTERRUPT_SYNC = "interrupt_sync"
 PORT_CHECK = "port_check"
 QUEUED = "queued"
 WAITERS = "waiters"
+LEASE = "lease"
 REVOKED = "revoked"
 CLOSING = "closing"
-NOTIFICATIONS = (INTERRUPT, INTERRUPT_SYNC, PORT_CHECK, QUEUED, WAITERS, REVOKED, CLOSING)
+NOTIFICATIONS = (INTERRUPT, INTERRUPT_SYNC, PORT_CHECK, QUEUED, WAITERS, LEASE, REVOKED, CLOSING)
 
 # `kind` of an interrupt notification: an event, or a mark (count 0).
 KIND_EVENT, KIND_UNHEARD, KIND_MASKED, KIND_UNMASKED, KIND_STOPPED = range(5)

@@ -10,6 +10,7 @@ The port's name may be left out where the daemon has one port, the TCP port wher
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_address
 from urllib.parse import quote, unquote, urlsplit
 
 from lpt_service.protocol.errors import UrlError
@@ -31,6 +32,11 @@ class Url:
     tcp_port: int = DEFAULT_TCP_PORT
     path: str = ""
     port_name: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine can reach it; False for a name, but `localhost`."""
+        return self.scheme == UNIX or is_loopback(self.host)
 
     @classmethod
     def parse(cls, text: str) -> Url:
@@ -67,3 +73,15 @@ class Url:
 
 
 DEFAULT_URL = Url(UNIX, path=DEFAULT_UNIX_SOCKET)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a numeric address (or `localhost`) is this machine's own."""
+    if host == "localhost":
+        return True
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return address.is_loopback if mapped is None else mapped.is_loopback

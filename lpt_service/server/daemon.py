@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 import logging
 import secrets
 import signal
-import socket
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -16,36 +13,37 @@ from typing import Any, Final
 
 import trio
 
-from lpt_service import __version__, log
+from lpt_service import log
 from lpt_service.config import Config, ConfigError, LimitsConfig, PortConfig
 from lpt_service.core.function_driver import FunctionDriver
 from lpt_service.core.port_report import status_report
 from lpt_service.core.requests import SessionState
 from lpt_service.port.absent import AbsentPort
 from lpt_service.port.simulated import SimulatedPort
-from lpt_service.protocol import messages
-from lpt_service.protocol.codec import DAEMON_LIMITS
-from lpt_service.protocol.errors import RequestError
-from lpt_service.protocol.ioctl import PULSE_WIDTH_MAX_US
 from lpt_service.protocol.messages import PROTOCOL_VERSION
-from lpt_service.protocol.status import Status
 from lpt_service.protocol.url import Url
+from lpt_service.server import session_file
+from lpt_service.server.admission import Admission
+from lpt_service.server.audit import Audit
 from lpt_service.server.clock import Clock, SystemClock
 from lpt_service.server.grant_ledger import GrantLedger
-from lpt_service.server.hello import Hello
+from lpt_service.server.hello import SERVER_NAME
+from lpt_service.server.identity import Origin
 from lpt_service.server.listener_set import Change, ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
 from lpt_service.server.port_opener import opener_of
 from lpt_service.server.port_worker import PortWorker
 from lpt_service.server.pulse_source import raise_pulses
+from lpt_service.server.reception import Reception
 from lpt_service.server.reload import merged, needing_restart
+from lpt_service.server.roles import Roles
 from lpt_service.server.session import Session
-from lpt_service.server.stream import SocketStream, Stream, describe_peer, is_administrator, set_options
+from lpt_service.server.stream import Stream
 from lpt_service.server.supervision import Supervision
 from lpt_service.server.systemd import Handover
+from lpt_service.server.tickets import Tickets
 from lpt_service.server.tls_gate import TlsError, TlsGate, context_of
 
-SERVER_NAME: Final = f"lpt-service {__version__}"
 _STOPPING: Final = "the daemon is stopping"
 _KEEP_GRANTS_S: Final = 60.0
 _log = logging.getLogger(__name__)
@@ -70,6 +68,8 @@ class Daemon:
         self.clock: Clock = SystemClock() if clock is None else clock
         self.workers: dict[str, PortWorker] = {}
         self.sessions: set[Session] = set()
+        self.tickets = Tickets()
+        self.admission = Admission(config, self.workers)
         self._config = config
         self._announce = announce
         self._reread = reread
@@ -79,8 +79,12 @@ class Daemon:
         self._everybody_left = trio.Event()
         self._started_ns = self.clock.monotonic_ns()
         self._handover = handover = Handover() if handover is None else handover
+        configured = config.server.state_directory
+        self._state_directory = handover.state_directory if configured is None else Path(configured)
+        self.audit = Audit(config.audit, self.clock, self._state_directory)
         self._listeners = ListenerSet(handover.sockets)
         self._gate = TlsGate()
+        self._reception = Reception(self.admission, self._gate, self.serve, self.audit)
         self._supervision = Supervision(self.workers, self.clock, handover.notifier, handover.watchdog_s)
 
     @property
@@ -99,12 +103,17 @@ class Daemon:
         """
         try:
             self._gate.context = context_of(self._config)
+            self._reception.dead_peer_s = self.limits.dead_peer_s
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.audit.run)
                 for port in self._config.port:
                     await self._start_port(port, nursery)
-                change = await self._listeners.prepare(self._config.server.listen)
+                change = await self._listeners.prepare(self._config.server.listen, self._config.lets_anybody_use)
                 self._listeners.commit(change)
+                self.audit.record("start", server=SERVER_NAME)
+                self._restore_sessions()
                 async with trio.open_nursery() as self._nursery:
+                    self._reception.nursery = self._nursery
                     self._let_in(self._listeners)
                     nursery.start_soon(self._supervision.run)
                     self._supervision.ready()
@@ -114,6 +123,9 @@ class Daemon:
                     self._nursery.cancel_scope.cancel()
                 nursery.cancel_scope.cancel()
         finally:
+            if self._nursery is not None:  # it has started
+                self.audit.record("stop")
+            await self.audit.close()
             self._listeners.close()
             for worker in self.workers.values():
                 worker.driver.port.close()
@@ -123,7 +135,7 @@ class Daemon:
         """Accept connections from now on, and say where."""
         assert self._nursery is not None
         for listener in listeners:
-            self._nursery.start_soon(listener.accept_forever, partial(self._welcome_connection, listener))
+            self._nursery.start_soon(listener.accept_forever, partial(self._reception.receive, listener))
             for name in self.workers:
                 self._announce(listener.url.with_port_name(name))
 
@@ -145,7 +157,9 @@ class Daemon:
     async def _stop(self) -> None:
         """Stop accepting, quiet the devices, mark the logs, deliver what can be delivered, tell everybody; bounded."""
         self._supervision.stopping(self._config.server.stop_timeout_s)
+        self._reception.is_closed = True
         self._listeners.close()
+        self._save_sessions()
         for worker in self.workers.values():
             worker.stop()
         if not self.sessions:
@@ -155,18 +169,38 @@ class Daemon:
         with trio.move_on_after(self._config.server.stop_timeout_s):
             await self._everybody_left.wait()
 
+    def _save_sessions(self) -> None:
+        """Write down the sessions whose clients may come back to the next daemon."""
+        for worker in self.workers.values():
+            worker.parking.spare()
+        if self._state_directory is None:
+            for worker in self.workers.values():
+                worker.parking.spared.clear()
+        elif any(worker.parking.spared for worker in self.workers.values()):
+            session_file.write(
+                self._state_directory, {name: session_file.describe(worker) for name, worker in self.workers.items()}
+            )
+
+    def _restore_sessions(self) -> None:
+        saved = {} if self._state_directory is None else session_file.take(self._state_directory)
+        numbers = [each.session for port in saved.values() for each in port.sessions]
+        self._numbers = itertools.count(max(numbers, default=0) + 1)
+        for name, port in saved.items():
+            worker = self.workers.get(name)
+            if worker is not None and worker.parking.grace_s > 0:
+                session_file.restore(worker, port)
+
     async def _start_port(self, port_config: PortConfig, nursery: trio.Nursery) -> None:
         opener = opener_of(port_config, self.clock.monotonic_ns)
-        configured = self._config.server.state_directory
-        directory = self._handover.state_directory if configured is None else Path(configured)
-        ledger = GrantLedger(directory, port_config.name)
+        ledger = GrantLedger(self._state_directory, port_config.name)
         driver = FunctionDriver(
             AbsentPort(opener.kind, "it has not been looked for yet"),
             self._config.port_settings(port_config),
             stream=secrets.randbits(52) | 1,
             last_grant=ledger.first(self.clock.realtime_ns()),
         )
-        worker = self.workers[port_config.name] = PortWorker(driver, opener, self.clock)
+        worker = self.workers[port_config.name] = PortWorker(driver, opener, self.clock, self.tickets, self.audit)
+        worker.parking.grace_s = port_config.grace_s
         with log.about_port(port_config.name):
             await nursery.start(worker.run)
             nursery.start_soon(self._keep_grants, ledger, driver)
@@ -189,21 +223,25 @@ class Daemon:
         try:
             config = self._reread()
             context = context_of(config)
-            change = await self._listeners.prepare(config.server.listen)
+            roles = await Roles.look_up(merged(self._config, config))
+            change = await self._listeners.prepare(config.server.listen, config.lets_anybody_use)
         except (ConfigError, TlsError, ListenError) as exc:
             for problem in exc.problems:
                 _log.error("reload refused: %s", problem)
+            self.audit.record("reload_refused", reason="; ".join(exc.problems))
             self._supervision.ready("the last reload was refused, see the log")
             return
         if self._stop_wanted.is_set():
             change.give_up()
             return
         self._gate.context = context or self._gate.context  # the latter for those of a listener that leaves
-        self._apply(config, change)
+        self._apply(config, change, roles)
+        self.audit.reconfigure(self._config.audit)
+        self.audit.record("reload")
         _log.info("reloaded")
         self._supervision.ready()
 
-    def _apply(self, config: Config, change: Change) -> None:
+    def _apply(self, config: Config, change: Change, roles: Roles) -> None:
         """Take what can be changed while running; name what cannot."""
         old, self._config = self._config, merged(self._config, config)
         for line in needing_restart(old, config):
@@ -212,20 +250,25 @@ class Daemon:
             for listener in change.unnamed:
                 _log.warning("reload: %s stays, systemd holds it: change lptd.socket", listener.url)
         for port in self._config.port:
-            self.workers[port.name].driver.reconfigure(self._config.port_settings(port))
+            worker = self.workers[port.name]
+            worker.driver.reconfigure(self._config.port_settings(port))
+            worker.parking.grace_s = port.grace_s
+            worker.carry_out()
+        self._reception.dead_peer_s = config.limits.dead_peer_s
         if config.limits.dead_peer_s != old.limits.dead_peer_s:
             for session in self.sessions:
                 session.set_dead_peer_s(config.limits.dead_peer_s)
         if config.server.log_level != old.server.log_level:
             log.set_level(config.server.log_level)
         self._exchange_listeners(change)
+        self.admission.reconfigure(self._config, roles)
 
     def _exchange_listeners(self, change: Change) -> None:
         self._listeners.commit(change)
         self._let_in(change.opened)
         for listener in change.leaving:
             _log.info("reload: no longer listening on %s", listener.url)
-            listener.retire(partial(self._welcome_connection, listener))
+            listener.retire(partial(self._reception.receive, listener))
 
     # Connections
 
@@ -234,31 +277,12 @@ class Daemon:
         assert self._nursery is not None
         self._nursery.start_soon(task)
 
-    def _welcome_connection(self, listener: Listener, sock: socket.socket) -> None:
-        try:
-            set_options(sock, self.limits.dead_peer_s)
-            peer, is_admin = describe_peer(sock), is_administrator(sock)
-        except OSError:  # gone already
-            sock.close()
-            return
-        if listener.is_tls:
-            self.spawn(partial(self._secure, SocketStream(sock), peer))
-        else:
-            self.serve(SocketStream(sock), peer, is_admin=is_admin)
-
-    async def _secure(self, raw: SocketStream, peer: str) -> None:
-        stream = await self._gate.lead(raw, peer)
-        if stream is None:
-            return
-        if self._stop_wanted.is_set():
-            stream.close()
-            return
-        self.serve(stream, peer if stream.identity is None else f"{stream.identity} at {peer}")
-
-    def serve(self, stream: Stream, peer: str, *, is_admin: bool = False) -> Session:
+    def serve(self, stream: Stream, origin: Origin) -> Session:
         """Begin a session on a connection."""
-        session = Session(next(self._numbers), stream, peer, self, is_admin=is_admin)
+        session = Session(next(self._numbers), stream, origin, self)
         self.sessions.add(session)
+        self.admission.count(origin.host)
+        self.admission.await_hello(session)
         self.spawn(lambda: self._run_session(session))
         return session
 
@@ -267,63 +291,15 @@ class Daemon:
             await session.run()
         finally:
             self.sessions.discard(session)
-            if session.is_admin and session.state is not None:
-                self.drain(session.state, is_on=False)
+            self.admission.hear_hello(session)
+            self.admission.discount(session.origin.host)
+            state = session.state
+            if state is not None and any(state in each.driver.ownership.drainers for each in self.workers.values()):
+                self.drain(state, is_on=False)
             if not self.sessions and self._stop_wanted.is_set():
                 self._everybody_left.set()
 
     # What every port has in common
-
-    def admit(self, hello: Hello, *, is_admin: bool = False) -> PortWorker:
-        """The port that a client may use. Raises RequestError; nothing is told before the token holds.
-
-        An administrator may leave the token out: who can change the configuration has no need to know one.
-        """
-        if hello.protocol != PROTOCOL_VERSION:
-            raise RequestError(Status.STATUS_NOT_SUPPORTED, f"protocol: version {hello.protocol} is not supported")
-        if not (is_admin and hello.token is None) and not self._is_token_good(hello.token):
-            raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
-        if hello.port is None and len(self.workers) > 1:
-            raise RequestError(Status.STATUS_NO_SUCH_DEVICE, "port: this daemon has several, name one")
-        worker = next(iter(self.workers.values())) if hello.port is None else self.workers.get(hello.port)
-        if worker is None:
-            raise RequestError(Status.STATUS_NO_SUCH_DEVICE, f"port: there is no {hello.port!r:.40}")
-        if sum(len(each.sessions) for each in self.workers.values()) >= self.limits.max_sessions:
-            raise RequestError(
-                Status.STATUS_INSUFFICIENT_RESOURCES, f"sessions: {self.limits.max_sessions} are open, the limit"
-            )
-        return worker
-
-    def _is_token_good(self, token: str | None) -> bool:
-        if not self._config.token:
-            return True
-        digest = hashlib.sha256((token or "").encode()).hexdigest()
-        # Every one is compared, so that time tells nothing.
-        return sum(hmac.compare_digest(digest, each.sha256) for each in self._config.token) > 0
-
-    def welcome(self, session_number: int, worker: PortWorker, *, is_admin: bool) -> dict[str, Any]:
-        """The answer to hello."""
-        limits = DAEMON_LIMITS
-        return {
-            "protocol": PROTOCOL_VERSION,
-            "server": SERVER_NAME,
-            "port": worker.name,
-            "session": session_number,
-            "stream": worker.driver.registry.log.stream,
-            "clock": {"monotonic_ns": self.clock.monotonic_ns(), "realtime_ns": self.clock.realtime_ns()},
-            "limits": {
-                "max_frame_bytes": limits.max_frame_bytes,
-                "max_items": limits.max_items,
-                "max_string_bytes": limits.max_string_bytes,
-                "max_nesting": limits.max_nesting,
-                "max_pending_requests": self.limits.max_pending_requests,
-                "max_waiters": self.limits.max_waiters,
-                "max_pulse_width_us": PULSE_WIDTH_MAX_US,
-                "interrupt_log_frames": worker.driver.registry.log.capacity,
-                "dead_peer_s": self.limits.dead_peer_s,
-            },
-            "features": [messages.DRAIN] if is_admin else [],
-        }
 
     def drain(self, state: SessionState, *, is_on: bool) -> dict[str, Any]:
         """Grant nobody new on any port while a session wants it so; the answer to drain."""
@@ -350,6 +326,6 @@ class Daemon:
             "server": SERVER_NAME,
             "port": worker.name,
             "uptime_ns": now_ns - self._started_ns,
-            "sessions": len(worker.sessions),
+            "sessions": len(worker.sessions) + len(worker.parking),
             **report,
         }

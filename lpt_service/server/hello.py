@@ -1,11 +1,22 @@
-"""The map that a client sends first."""
+"""The map that a client sends first, and the one that it gets back."""
 
 from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from lpt_service.core.requests import invalid
+from lpt_service import __version__
+from lpt_service.config import LimitsConfig
+from lpt_service.core.function_driver import FunctionDriver
+from lpt_service.core.requests import SessionState, invalid
+from lpt_service.protocol.codec import DAEMON_LIMITS
+from lpt_service.protocol.ioctl import PULSE_WIDTH_MAX_US, Role
+from lpt_service.protocol.messages import PROTOCOL_VERSION
+from lpt_service.server.clock import Clock
 
+SERVER_NAME: Final = f"lpt-service {__version__}"
+# Beyond version 1, by who may use it. A port with a lease has the feature "lease", too.
+_ADMIN_FEATURES: Final = ("administration", "drain")
+_LEASE_FEATURE: Final = "lease"
 _TEXTS: Final = ("client", "port", "token", "resume")
 
 
@@ -17,7 +28,18 @@ class Hello(NamedTuple):
     port: str | None
     token: str | None
     resume: str | None
+    resume_from: tuple[int, int] | None
     notifications: frozenset[str] | None
+
+
+def _resume_from(given: dict[str, Any]) -> tuple[int, int] | None:
+    """`from`, beside `resume`: the log and the number up to which the client has heard it."""
+    place = given.get("from")
+    if "from" not in given:
+        return None
+    if type(place) is tuple and len(place) == 2 and all(type(item) is int and item >= 0 for item in place):
+        return place
+    raise invalid(f"hello: from must be [stream, next_seq], got {place!r:.40}")
 
 
 def parse_hello(params: Any) -> Hello:
@@ -43,5 +65,34 @@ def parse_hello(params: Any) -> Hello:
         given.get("port"),
         given.get("token"),
         given.get("resume"),
+        _resume_from(given) if "resume" in given else None,
         None if names is None else frozenset(names),
     )
+
+
+def welcome(driver: FunctionDriver, state: SessionState, limits: LimitsConfig, clock: Clock) -> dict[str, Any]:
+    """The answer to hello, without what is about coming back."""
+    settings, wire = driver.settings, DAEMON_LIMITS
+    features = list(_ADMIN_FEATURES) if state.role is Role.ADMIN else []
+    if settings.has_lease:
+        features.append(_LEASE_FEATURE)
+    return {
+        "protocol": PROTOCOL_VERSION,
+        "server": SERVER_NAME,
+        "port": settings.name,
+        "session": state.session,
+        "stream": driver.registry.log.stream,
+        "clock": {"monotonic_ns": clock.monotonic_ns(), "realtime_ns": clock.realtime_ns()},
+        "limits": {
+            "max_frame_bytes": wire.max_frame_bytes,
+            "max_items": wire.max_items,
+            "max_string_bytes": wire.max_string_bytes,
+            "max_nesting": wire.max_nesting,
+            "max_pending_requests": limits.max_pending_requests,
+            "max_waiters": limits.max_waiters,
+            "max_pulse_width_us": PULSE_WIDTH_MAX_US,
+            "interrupt_log_frames": driver.registry.log.capacity,
+            "dead_peer_s": limits.dead_peer_s,
+        },
+        "features": features,
+    }

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import trio
 
+from lpt_service.config import ListenerConfig, exposure_problem
 from lpt_service.protocol.errors import LptError
 from lpt_service.protocol.url import TLS, Url
 from lpt_service.server.addresses import ANY_HOSTS, RESOLVE_TIMEOUT_S, Address, advice, bind, resolve, sharing
@@ -38,6 +39,7 @@ class Change(NamedTuple):
         leaving: those that are not named any more.
         unnamed: those of systemd's that the configuration does not name; they stay.
         tls: those of systemd's that it names as lpts://.
+        settings: what the configuration says of each that it names.
     """
 
     listeners: list[Listener]
@@ -45,6 +47,7 @@ class Change(NamedTuple):
     leaving: list[Listener]
     unnamed: list[Listener]
     tls: list[Listener]
+    settings: dict[Listener, ListenerConfig]
 
     def give_up(self) -> None:
         """Close what was opened; everything is as before."""
@@ -53,8 +56,9 @@ class Change(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """One URL of the configuration: where it stands, its listeners that are there, its addresses that are missing."""
+    """One item of the configuration: where it stands, its listeners that are there, its addresses that are missing."""
 
+    settings: ListenerConfig
     path: str
     url: Url
     found: list[Listener]
@@ -75,29 +79,32 @@ class ListenerSet:
         yield from self.inherited
         yield from self._configured
 
-    async def prepare(self, urls: Sequence[str]) -> Change:
-        """Open what `urls` name and nobody listens on yet; close nothing. `commit` or `Change.give_up` must follow.
+    async def prepare(self, items: Sequence[ListenerConfig], is_open: Callable[[bool], bool]) -> Change:
+        """Open what `items` name and nobody listens on yet; close nothing. `commit` or `Change.give_up` must follow.
 
         A listener stays if its address is named again, whichever way. A host name may stand for several addresses;
         those that this machine has not are left out. TCP port 0 picks a free one, the same for all addresses of a name.
+
+        `is_open(is_tls)`: whether anybody who reaches a listener could use a port there; then it must be this machine's
+        own, unless its item says `insecure`.
 
         Raises ListenError with every problem; nothing has changed then.
         """
         problems: list[str] = []
         leaving = list(self._configured)
-        resolved: list[tuple[str, Url, list[Address]]] = []
+        resolved: list[tuple[ListenerConfig, str, Url, list[Address]]] = []
         deadline = trio.current_time() + RESOLVE_TIMEOUT_S
-        for index, text in enumerate(urls):
-            path, url = f"server.listen[{index}]", Url.parse(text)
+        for index, item in enumerate(items):
+            path, url = f"server.listen[{index}]", Url.parse(item.url)
             try:
-                resolved.append((path, url, await resolve(url, deadline)))
+                resolved.append((item, path, url, await resolve(url, deadline)))
             except OSError as exc:
                 problems.append(f"{path}: cannot listen on {url}: {advice(exc)}")
         wanted = [self._find(*each, leaving) for each in resolved]
         plain = [listener for each in wanted for listener in each.found if each.url.scheme != TLS]
         tls = [listener for each in wanted for listener in each.found if each.url.scheme == TLS]
         unnamed = [each for each in self.inherited if each not in plain and each not in tls]
-        change = Change([], [], leaving, unnamed, [each for each in tls if each.is_inherited])
+        change = Change([], [], leaving, unnamed, [each for each in tls if each.is_inherited], {})
         problems += [f"server.listen: both lpt:// and lpts:// name {each.address.url}" for each in tls if each in plain]
         with sharing(listener.socket for listener in leaving) as is_shared:
             for each in wanted:
@@ -105,26 +112,41 @@ class ListenerSet:
                     change.opened.extend(_open(each, is_shared))
                 except OSError as exc:
                     problems.append(f"{each.path}: cannot listen on {each.url}: {self._explain(exc, each)}")
+        problems += _settle(change, wanted)
+        problems += self._exposed(change, is_open)
         if problems:
             change.give_up()
             raise ListenError(problems)
         change.listeners.extend(listener for each in wanted for listener in each.found if not listener.is_inherited)
         return change
 
+    def _exposed(self, change: Change, is_open: Callable[[bool], bool]) -> Iterator[str]:
+        """Those of systemd's that let in more than is allowed; of its own items the configuration has seen to that."""
+        for each in self.inherited:
+            settings = change.settings.get(each)
+            is_tls = each in change.tls
+            if not each.address.url.is_local and not (settings and settings.insecure) and is_open(is_tls):
+                yield f"systemd's socket: {exposure_problem(each.address.url)} (name it in server.listen for that)"
+
     def commit(self, change: Change) -> None:
         """Let `change.listeners` be the configured ones; those that leave are the caller's to close."""
         self._configured = list(change.listeners)
         for listener in self.inherited:
             listener.is_tls = listener in change.tls
+        for listener in self:
+            settings = change.settings.get(listener)
+            listener.allow_from = None if settings is None else settings.allow_from
 
     def close(self) -> None:
         """Stop listening; on what systemd has handed in, it goes on listening."""
         for listener in self:
             listener.close()
 
-    def _find(self, path: str, url: Url, addresses: list[Address], left: list[Listener]) -> _Wanted:
+    def _find(
+        self, settings: ListenerConfig, path: str, url: Url, addresses: list[Address], left: list[Listener]
+    ) -> _Wanted:
         """Take the listeners of a URL out of `left`."""
-        wanted = _Wanted(path, url, [], [])
+        wanted = _Wanted(settings, path, url, [], [])
         mine = [each for each in left if each.is_tls == (url.scheme == TLS)]
         for address in addresses:
             listener = next((each for each in self.inherited if each.serves(address)), None)
@@ -148,6 +170,15 @@ class ListenerSet:
                         f"systemd listens on {listener.url}, a part of it, for this daemon: change lptd.socket instead"
                     )
         return advice(exc)
+
+
+def _settle(change: Change, wanted: list[_Wanted]) -> Iterator[str]:
+    """Note what the configuration says of each listener; a wide one of systemd's may stand for several items."""
+    for each in wanted:
+        for listener in each.found:
+            first = change.settings.setdefault(listener, each.settings)
+            if (first.allow_from, first.insecure) != (each.settings.allow_from, each.settings.insecure):
+                yield f"{each.path}: systemd's {listener.address.url} is named twice, with other allow_from or insecure"
 
 
 def _open(wanted: _Wanted, is_shared: bool) -> list[Listener]:

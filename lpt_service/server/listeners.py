@@ -47,6 +47,7 @@ class Listener:
         wanted: what it was to be bound to.
         socket: for options; it is never read from here.
         is_tls: whether those who come have to speak TLS; it may change where systemd has the socket.
+        allow_from: networks from which clients may come; None: from anywhere.
         is_inherited: systemd has it, too, so that a Unix socket's file is not ours to remove.
     """
 
@@ -63,6 +64,7 @@ class Listener:
         self.socket = sock
         self.is_inherited = is_inherited
         self.is_tls = is_tls
+        self.allow_from: tuple[str, ...] | None = None
         self._accepting = trio.CancelScope()
         self._is_paused = False
         sock.setblocking(False)

@@ -25,9 +25,10 @@ TrySend = Callable[[bytes | memoryview], int]
 class _Passage:
     """One way through the log: from where an ISR was connected to where the last one was disconnected."""
 
-    __slots__ = ("after", "before", "end", "end_seq", "entry", "next_seq")
+    __slots__ = ("after", "before", "begin", "end", "end_seq", "entry", "next_seq")
 
     def __init__(self, entry: int, next_seq: int, before: bytes) -> None:
+        self.begin = entry
         self.entry = entry  # the next one to send
         self.next_seq = next_seq  # its number, kept here because the ring may overtake it
         self.before = before  # a frame to send first
@@ -101,6 +102,66 @@ class Outbox:
         self._notices.clear()
         if messages.CLOSING in self._wanted:
             self._last = encode_notification(messages.CLOSING, (reason,))
+
+    # A session without a connection
+
+    def part(self) -> Outbox:
+        """Leave the frame in flight to the connection that is ending; what is still to be said goes on in the answer.
+
+        Replies that were not sent are gone, as are those that were sent and not read.
+        """
+        parted = Outbox()
+        parted.lost, self.lost = self.lost, 0
+        parted._log, parted._wanted = self._log, self._wanted
+        parted._notices, self._notices = self._notices, {}
+        parted._passages.extend(passage for passage in self._passages if passage.end is None)
+        self._passages.clear()
+        self._replies.clear()
+        self._reply_bytes = 0
+        return parted
+
+    def rewind(self) -> None:
+        """Go back in the log to the first entry that may not have reached the client.
+
+        That is as far as the log goes back: what the kernel has handed over may have been lost unread, at the client's
+        end or on the way. Only a client that says where it is (`resume`) is spared what it has heard.
+        """
+        if not self._passages:
+            return
+        passage = self._passages[-1]
+        passage.entry = passage.begin  # `next_seq` stays, for what is lost counts from there
+
+    def resume(self, parted: Outbox, resume_from: tuple[int, int] | None, *, is_restart: bool) -> None:
+        """Go on with what a former connection's outbox had: its notices, and the log from where the client says it is.
+
+        `resume_from`: (stream, next_seq) as the client has it. `is_restart`: the log is another one than it was then.
+        Without `resume_from`, only what was never sent counts as lost: what else is missing, the numbers tell.
+        """
+        self.lost += parted.lost
+        for notice in parted._notices.values():
+            self.add_notice(notice)
+        if not parted._passages or parted._log is None or messages.INTERRUPT not in self._wanted:
+            return
+        passage, log = parted._passages[-1], parted._log
+        self._log = log
+        self._passages.append(passage)
+        is_other_log = is_restart or (resume_from is not None and resume_from[0] != log.stream)
+        if resume_from is None or is_other_log:
+            entry, expected = max(passage.entry, log.oldest), passage.next_seq
+        else:
+            entry, expected = log.find(resume_from[1]), resume_from[1]
+        if passage.end is not None and passage.end <= entry:  # its part of the log was over before, and is behind it
+            passage.entry, passage.next_seq = passage.end, passage.end_seq
+        else:
+            passage.entry, passage.next_seq = entry, log.seq_at(entry)
+        if is_other_log:
+            passage.before = self._sync(messages.SYNC_RESTARTED, passage.next_seq, None)
+            return
+        if resume_from is not None:
+            passage.begin = passage.entry  # everything before has reached it
+        passage.before = self._sync(messages.SYNC_RESUMED, passage.next_seq, max(0, passage.next_seq - expected))
+
+    # Sending
 
     def pump(self, try_send: TrySend) -> bool:
         """Send what `try_send` takes, as far as it is one turn's worth; True when nothing is left."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import trio
@@ -15,10 +14,16 @@ from lpt_service.core.jobs import Job
 from lpt_service.core.requests import SessionState
 from lpt_service.protocol.codec import encode_error, encode_result
 from lpt_service.protocol.errors import PortError
+from lpt_service.server.audit import GRANTED, RELEASED, Audit
+from lpt_service.server.audit_record import who
 from lpt_service.server.clock import Clock
+from lpt_service.server.identity import Identity
 from lpt_service.server.interrupt_pump import SLICES_A_TURN, InterruptPump
+from lpt_service.server.outbox import Outbox
+from lpt_service.server.parking import Parking
 from lpt_service.server.port_opener import PortOpener
 from lpt_service.server.session import Session
+from lpt_service.server.tickets import Tickets
 
 # How often a device is looked for while it is absent, and looked after while it is there.
 _LOOK_INTERVAL_S: Final = 1.0
@@ -33,15 +38,19 @@ class PortWorker:
     Every step of the driver is followed by `carry_out`, in the same turn of the same task.
     """
 
-    def __init__(self, driver: FunctionDriver, opener: PortOpener, clock: Clock) -> None:
+    def __init__(
+        self, driver: FunctionDriver, opener: PortOpener, clock: Clock, tickets: Tickets, audit: Audit
+    ) -> None:
         self.driver = driver
         self.clock = clock
+        self._audit = audit
         self._opener = opener
         self._gone = trio.Event()
         self._is_stopping = False
         self._was_absent = False
         self.name = driver.settings.name
         self.sessions: dict[SessionState, Session] = {}
+        self.parking = Parking(self, tickets)
         self._pump = InterruptPump(self._collect_interrupts)
         self._lost_by_former = 0
         self._timer_wake = trio.Event()
@@ -96,31 +105,60 @@ class PortWorker:
 
     # Sessions
 
-    def add_session(self, session: Session, client: str) -> SessionState:
-        """A session has said hello."""
-        context = secrets.randbits(63) | 1
-        state = SessionState(session.number, context, client, session.peer)
+    def part(self, session: Session) -> Outbox:
+        """A session has no connection any more: the rest of its outbox, its state is the caller's to look after."""
+        assert session.state is not None
+        self._pump.discard(session)
+        del self.sessions[session.state]
+        return session.outbox.part()
+
+    def join(self, session: Session, state: SessionState) -> None:
+        """A session has a connection again."""
         self.sessions[state] = session
-        return state
+        if session.outbox.is_in_log:
+            self._pump.add(session)
 
     def remove_session(self, session: Session) -> None:
         """A session has ended: what it holds is released, and whoever waited for it is served, at once."""
         assert session.state is not None
         self._pump.discard(session)
-        self.driver.release_all(session.state, self.clock.monotonic_ns())
-        self.carry_out()
+        self.release(session.state, session.outbox)
         del self.sessions[session.state]
-        self._lost_by_former += session.outbox.lost
+
+    def forget(self, session: Session) -> None:
+        """A connection ends whose session outlives the daemon."""
+        assert session.state is not None
+        self._pump.discard(session)
+        del self.sessions[session.state]
+
+    def release(self, state: SessionState, outbox: Outbox) -> None:
+        """What a session holds ends."""
+        self.driver.release_all(state, self.clock.monotonic_ns())
+        self.parking.tickets.cancel(state)
+        self.carry_out()
+        self._lost_by_former += outbox.lost
+
+    def states(self) -> Iterator[SessionState]:
+        """Every session of the port, with a connection or without."""
+        yield from self.sessions
+        yield from self.parking
+
+    def identities(self) -> Iterator[Identity]:
+        """Whose those are."""
+        for session in self.sessions.values():
+            yield session.identity
+        yield from self.parking.identities()
 
     @property
     def lost(self) -> int:
         """Interrupts that sessions were told they have lost because they read too slowly."""
-        return self._lost_by_former + sum(session.outbox.lost for session in self.sessions.values())
+        outboxes = [session.outbox for session in self.sessions.values()] + self.parking.outboxes()
+        return self._lost_by_former + sum(outbox.lost for outbox in outboxes)
 
     def stop(self) -> None:
         """The daemon ends: quiet the device, end every request, mark the log."""
         self._is_stopping = True
-        self.driver.stop(self.clock.monotonic_ns())
+        self.driver.stop(self.clock.monotonic_ns(), frozenset(self.parking.spared))
         self.carry_out()
 
     # Effects
@@ -161,14 +199,17 @@ class PortWorker:
 
     def _notify(self, effect: fx.Notify) -> None:
         session = self._session_of(effect.session)
-        if session is not None:
-            session.outbox.add_notice(effect.notice)
+        outbox = self.parking.outbox_of(effect.session) if session is None else session.outbox
+        if outbox is not None:
+            outbox.add_notice(effect.notice)
 
     def _enter_log(self, effect: fx.EnterLog) -> None:
         session = self._session_of(effect.session)
-        if session is not None:
+        outbox = self.parking.outbox_of(effect.session) if session is None else session.outbox
+        if outbox is not None:
             log = self.driver.registry.log
-            session.outbox.enter_log(log, effect.entry, effect.reason, effect.next_seq, effect.lost)
+            outbox.enter_log(log, effect.entry, effect.reason, effect.next_seq, effect.lost)
+        if session is not None:
             self._pump.add(session)
 
     def _leave_log(self, effect: fx.LeaveLog) -> None:
@@ -179,6 +220,10 @@ class PortWorker:
                 answer = encode_result(effect.msgid, (len(effect.output), effect.output))
             session.outbox.leave_log(effect.end, answer)
             self._pump.discard(session)
+            return
+        outbox = self.parking.outbox_of(effect.session)
+        if outbox is not None:
+            outbox.leave_log(effect.end, b"")
 
     def _start_job(self, effect: fx.StartJob) -> None:
         assert self._nursery is not None
@@ -196,6 +241,22 @@ class PortWorker:
 
     def _wake_timer(self, effect: fx.WakeTimer) -> None:
         self._timer_wake.set()
+
+    def _granted(self, effect: fx.Granted) -> None:
+        self._audit.record(GRANTED, self.name, grant=effect.grant, **who(effect.session))
+
+    def _released(self, effect: fx.Released) -> None:
+        self._audit.record(
+            RELEASED,
+            self.name,
+            grant=effect.grant,
+            **who(effect.session),
+            since=self._audit.time_of(effect.since_ns),
+            until=self._audit.time_of(effect.until_ns),
+            why=effect.why,
+            bytes_written=effect.written,
+            interrupts=effect.interrupts,
+        )
 
     def _port_gone(self, effect: fx.PortGone) -> None:
         _log.error("port %s: %s; it is being removed", self.name, effect.reason)
@@ -261,5 +322,7 @@ _CARRY_OUT: Final[Mapping[type, Callable[[PortWorker, Any], None]]] = {
     fx.Listen: PortWorker._listen,
     fx.Published: PortWorker._publish,
     fx.WakeTimer: PortWorker._wake_timer,
+    fx.Granted: PortWorker._granted,
+    fx.Released: PortWorker._released,
     fx.PortGone: PortWorker._port_gone,
 }

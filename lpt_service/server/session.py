@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -18,18 +17,12 @@ import trio
 from lpt_service.core.requests import SessionState, invalid
 from lpt_service.log import SessionLogger
 from lpt_service.protocol import messages
-from lpt_service.protocol.codec import (
-    BEFORE_HELLO_LIMITS,
-    DAEMON_LIMITS,
-    Decoder,
-    encode_error,
-    encode_result,
-)
+from lpt_service.protocol.codec import BEFORE_HELLO_LIMITS, DAEMON_LIMITS, Decoder, encode_error, encode_result
 from lpt_service.protocol.errors import ConversationError, RequestError
-from lpt_service.protocol.ioctl import IoctlClass
 from lpt_service.protocol.messages import Message, Notification, Request
 from lpt_service.protocol.status import Status
-from lpt_service.server.hello import parse_hello
+from lpt_service.server.identity import Origin
+from lpt_service.server.methods import METHODS
 from lpt_service.server.outbox import Outbox
 from lpt_service.server.stream import Stream
 from lpt_service.server.tls import FIRST_BYTE as TLS_FIRST_BYTE
@@ -41,8 +34,6 @@ if TYPE_CHECKING:
 # After this many messages and reads without a wait, the replies are sent and other tasks have their turn: without it,
 # one pipelining client raised the others' round trip from 24 µs to 8 ms.
 TURN_MESSAGES: Final = 64
-# A client that does not read its replies is not read from while this many bytes of them wait.
-BACKLOG_MAX_BYTES: Final = 256 * 1024
 HELLO_TIMEOUT_S: Final = 10.0
 FRAME_TIMEOUT_S: Final = 30.0  # from a frame's first byte to its last
 CLOSE_TIMEOUT_S: Final = 2.0  # for the last frames of a conversation
@@ -56,21 +47,26 @@ class Session:
 
     Attributes:
         number: below 2^53, unique while the daemon runs.
+        origin: where its connection comes from.
+        identity: who it is; before hello, as far as the connection tells.
         state: what it holds of its port; None before hello.
-        is_admin: it may administer the daemon.
         worker: its port; None before hello and after the end.
+        may_drain: it was the administrator of every port when it said hello.
+        is_leaving: the client has said goodbye: nothing is kept for it.
     """
 
-    def __init__(self, number: int, stream: Stream, peer: str, daemon: Daemon, *, is_admin: bool = False) -> None:
+    def __init__(self, number: int, stream: Stream, origin: Origin, daemon: Daemon) -> None:
         self.number = number
-        self.peer = peer
-        self.is_admin = is_admin
+        self.origin = origin
+        self.identity = origin.identity
+        self.daemon = daemon
         self.state: SessionState | None = None
         self.worker: PortWorker | None = None
+        self.may_drain = False
+        self.is_leaving = False
         self.outbox = Outbox()
-        self.log = SessionLogger(_log, number)
+        self.log = SessionLogger(_log, number, str(origin.identity))
         self._stream = stream
-        self._daemon = daemon
         self._decoder = Decoder(BEFORE_HELLO_LIMITS)
         self._reading = trio.CancelScope()  # its deadline is the hello's, later that of a frame that has begun
         self._has_deadline = False
@@ -89,7 +85,7 @@ class Session:
 
     async def run(self) -> None:
         """Converse until the end, whoever brings it about. Never raises, except Cancelled."""
-        self.log.info("connected from %s", self.peer)
+        self.log.info("connected from %s", self.origin.peer)
         try:
             await self._read()
             if self._end_reason is not None:
@@ -100,7 +96,7 @@ class Session:
             self.log.exception("internal error while closing")
         finally:
             self._is_lost = True
-            self._release()
+            self._release(is_kept=not self.is_leaving)
             self._stream.close()
             self.log.info("ended")
 
@@ -111,7 +107,25 @@ class Session:
         """
         if self._end_reason is None:
             self._end_reason, self._ends_with_log = reason, with_log
+            self.is_leaving = True
             self._reading.cancel()
+
+    def enter(self, worker: PortWorker, state: SessionState) -> None:
+        """Hello was good: this connection speaks for `state` from now on."""
+        self.worker, self.state, self.number = worker, state, state.session
+        self.log = SessionLogger(_log, self.number, state.identity)
+        self.log.said_hello(worker.name, state.client)
+        self._set_deadline(math.inf)
+        self._decoder.limits = DAEMON_LIMITS
+
+    def yield_to(self, successor: Session) -> None:
+        """Another connection speaks for this session now, and has what it held; this one ends."""
+        self.worker = self.state = None
+        self.end(f"resumed on another connection, from {successor.origin.peer}")
+
+    def end_turn(self) -> None:
+        """The request being answered took as long, and answers as much, as a whole turn."""
+        self._turn_left = 0
 
     def set_dead_peer_s(self, dead_peer_s: float) -> None:
         """Another limit for a peer that cannot be reached, or takes nothing; also for a wait that has begun."""
@@ -127,14 +141,20 @@ class Session:
             return
         self.log.info("connection lost: %s", why)
         self._is_lost = True
-        self._end_reason = None
+        self._end_reason = None  # nothing can be said; `is_leaving` stays
         self._reading.cancel()
         self._room.unpark_all()
 
-    def _release(self) -> None:
-        worker, self.worker = self.worker, None
-        if worker is not None:
+    def _release(self, *, is_kept: bool = False) -> None:
+        """Let go of the port. `is_kept`: the connection broke, and the client may come back."""
+        worker = self.worker
+        if worker is None:
+            return
+        if self.state in worker.parking.spared:
+            worker.forget(self)
+        elif not (is_kept and worker.parking.park(self)):
             worker.remove_session(self)
+        self.worker = None
 
     async def _close(self, reason: str) -> None:
         """Release what is held, then deliver what can be delivered."""
@@ -206,17 +226,21 @@ class Session:
         while not is_dry:
             is_dry = self._take_turn()
             self.flush()
-            if self._is_blocked and self.outbox.backlog_bytes >= BACKLOG_MAX_BYTES:
+            if self._is_blocked and self._is_backlogged:
                 await self._wait_for_room()
             if self._turn_left <= 0:
                 await trio.lowlevel.checkpoint()
                 self._turn_left = TURN_MESSAGES
 
+    @property
+    def _is_backlogged(self) -> bool:
+        return self.outbox.backlog_bytes >= self.daemon.limits.max_backlog_bytes
+
     async def _wait_for_room(self) -> None:
         """Read nothing until the client has read: meanwhile its next frame cannot come, so that may be late."""
         if self.state is not None:
             self._set_deadline(math.inf)
-        while self._is_blocked and self.outbox.backlog_bytes >= BACKLOG_MAX_BYTES and not self._is_lost:
+        while self._is_blocked and self._is_backlogged and not self._is_lost:
             await self._room.park()
 
     def _take_turn(self) -> bool:
@@ -241,6 +265,8 @@ class Session:
             self._answer(message)
         elif type(message) is Notification and message.method == messages.CANCEL:
             self._cancel(message.params)
+        elif type(message) is Notification and message.method == messages.BYE:
+            self.is_leaving = True
         # Other notifications are unknown, and a response answers nothing that was asked: both are ignored.
 
     def _answer(self, request: Request) -> None:
@@ -248,7 +274,7 @@ class Session:
         if state is not None and request.msgid in state.pending:
             raise ConversationError(f"msgid {request.msgid} is still pending, and was used again")
         try:
-            method = _METHODS.get(request.method)
+            method = METHODS.get(request.method)
             if state is None and request.method != messages.HELLO:
                 raise RequestError(Status.STATUS_INVALID_DEVICE_STATE, "hello must be the first request")
             if method is None:
@@ -267,60 +293,8 @@ class Session:
         if self.state is not None and self.worker is not None and type(params) is tuple and len(params) == 1:
             msgid = params[0]
             if type(msgid) is int:
-                self.worker.driver.cancel(self.state, msgid, self._daemon.clock.monotonic_ns())
+                self.worker.driver.cancel(self.state, msgid, self.daemon.clock.monotonic_ns())
                 self.worker.carry_out()
-
-    def _control(self, request: Request) -> tuple[int, bytes] | None:
-        assert self.worker is not None
-        assert self.state is not None
-        output = self.worker.driver.control(self.state, request, self._daemon.clock.monotonic_ns())
-        return None if output is None else (len(output), output)
-
-    def _hello(self, request: Request) -> dict[str, Any]:
-        if self.state is not None:
-            raise RequestError(Status.STATUS_INVALID_DEVICE_STATE, "hello has been said already")
-        hello = parse_hello(request.params)
-        try:
-            worker = self._daemon.admit(hello, is_admin=self.is_admin)
-        except RequestError as exc:
-            if exc.status != Status.STATUS_INSUFFICIENT_RESOURCES:
-                self.end(f"hello refused: {exc}")
-            raise
-        self.worker = worker
-        self.state = worker.add_session(self, hello.client)
-        self._set_deadline(math.inf)
-        self._decoder.limits = DAEMON_LIMITS
-        if hello.notifications is not None:
-            self.outbox.set_wanted(hello.notifications)
-        self.log.said_hello(worker.name, hello.client)
-        self.log.info("hello from %r for port %s", hello.client, worker.name)
-        return self._daemon.welcome(self.number, worker, is_admin=self.is_admin)
-
-    def _status(self, request: Request) -> dict[str, Any]:
-        if request.params not in ((), ({},)):
-            raise invalid("status: params are [] or [{}]; no option is known")
-        assert self.worker is not None
-        self._turn_left = 0  # with a long queue it takes as long, and answers as much, as a whole turn
-        return self._daemon.status(self.worker)
-
-    def _ping(self, request: Request) -> tuple[int, int]:
-        if request.params != ():
-            raise invalid("ping: params are []")
-        return self._daemon.clock.monotonic_ns(), self._daemon.clock.realtime_ns()
-
-    def _drain_ports(self, request: Request) -> dict[str, Any]:
-        params = request.params
-        if len(params) != 1 or type(params[0]) is not dict or params[0].keys() != {"on"}:
-            raise invalid('drain: params are [{"on": true}] or [{"on": false}]')
-        is_on = params[0]["on"]
-        if type(is_on) is not bool:
-            raise invalid(f"on: must be a bool, got {is_on!r:.40}")
-        if not self.is_admin:
-            raise RequestError(
-                Status.STATUS_ACCESS_DENIED, "drain: for root or the daemon's user, on the daemon's Unix socket"
-            )
-        assert self.state is not None
-        return self._daemon.drain(self.state, is_on=is_on)
 
     # Writing
 
@@ -339,7 +313,7 @@ class Session:
             return
         if not is_done:
             self._is_blocked = True
-            self._daemon.spawn(self._drain)
+            self.daemon.spawn(self._drain)
 
     async def _drain(self) -> None:
         """Send the outbox as the socket takes it, until it is empty."""
@@ -348,7 +322,7 @@ class Session:
         try:
             while True:
                 if not await self._wait_writable():
-                    self._lose(f"it took not a byte for {self._daemon.limits.dead_peer_s:g} s")
+                    self._lose(f"it took not a byte for {self.daemon.limits.dead_peer_s:g} s")
                     return
                 if self.outbox.pump(self._stream.try_send):
                     break
@@ -367,7 +341,7 @@ class Session:
         before = self._stream.unsent_bytes()
         while True:
             self._waiting_since = trio.current_time()
-            self._patience = trio.CancelScope(deadline=self._waiting_since + self._daemon.limits.dead_peer_s)
+            self._patience = trio.CancelScope(deadline=self._waiting_since + self.daemon.limits.dead_peer_s)
             with self._patience:
                 await self._stream.wait_writable()
                 return True
@@ -375,13 +349,3 @@ class Session:
             if now >= before:
                 return False
             before = now
-
-
-_METHODS: Final[Mapping[str, Callable[[Session, Request], Any]]] = {
-    messages.HELLO: Session._hello,
-    messages.STATUS: Session._status,
-    messages.PING: Session._ping,
-    messages.DRAIN: Session._drain_ports,
-    IoctlClass.INTERNAL.value: Session._control,
-    IoctlClass.DEVICE.value: Session._control,
-}

@@ -7,7 +7,6 @@ doubles the time of a small request and reply; and whoever publishes an interrup
 from __future__ import annotations
 
 import fcntl
-import os
 import socket
 import struct
 import termios
@@ -22,7 +21,6 @@ UNSENT_LOW_WATER_BYTES: Final = 64 * 1024
 _DISCARD_S: Final = 1.0
 _DISCARD_BYTES: Final = 16 * 1024 * 1024
 _INT: Final = struct.Struct("i")
-_UCRED: Final = struct.Struct("3i")
 
 
 class Stream(Protocol):
@@ -138,23 +136,3 @@ def _set_dead_peer_s(sock: socket.socket, dead_peer_s: float) -> None:
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, timeout_s - probes * interval_s))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
-
-
-def is_administrator(sock: socket.socket) -> bool:
-    """Whether the peer is root, or the user that the daemon runs as: only a Unix socket tells."""
-    return sock.family == socket.AF_UNIX and _peer_credentials(sock)[1] in (0, os.geteuid())
-
-
-def _peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """Process, user and group at the other end of a Unix socket."""
-    pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    return pid, uid, gid
-
-
-def describe_peer(sock: socket.socket) -> str:
-    """Where a connection comes from, for people: `127.0.0.1:40123`, or `uid 1000 pid 4711` on a Unix socket."""
-    if sock.family == socket.AF_UNIX:
-        pid, uid, _ = _peer_credentials(sock)
-        return f"uid {uid} pid {pid}"
-    host, port = sock.getpeername()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -50,17 +50,27 @@ def name_of(message: Request | Notification) -> str:
 
 
 class FakeDaemon:
-    """One session. `seen` lists everything that the client sent, `names` what it was."""
+    """One session. `seen` lists everything that the client sent, `names` what it was.
+
+    `resume` and `resumed` are what hello's answer says, where they are set.
+    """
 
     def __init__(self, session: int = 1, stream: int = STREAM) -> None:
         self.session = session
         self.stream = stream
+        self.resume: str | None = None
+        self.resumed: dict[str, Any] | None = None
         self.seen: list[Request | Notification] = []
         self.names: list[str] = []
         self.answers: dict[str, Any] = {
             "hello": lambda _request: self.hello(),
             "ping": [123, 456],
             "status": {"port": "LPT1"},
+            "revoke": {"revoked": None, "grant": None},
+            "kick": {"kicked": 7},
+            "pause": {"paused": True, "was": False},
+            "resume": {"paused": False, "was": True},
+            "queue": {"owner": None, "waiting": 0, "waiters": ()},
             "PARALLEL_PORT_ALLOCATE": U64.pack(GRANT),
             "PARALLEL_PORT_FREE": b"",
             "TRY_ALLOCATE_PORT": b"\x01" + bytes(7) + U64.pack(GRANT),
@@ -77,7 +87,8 @@ class FakeDaemon:
 
     def hello(self) -> dict[str, Any]:
         """The answer to hello."""
-        return {
+        kept = {"resume": self.resume, "resumed": self.resumed}
+        return {name: value for name, value in kept.items() if value is not None} | {
             "protocol": 1,
             "server": "fake 1",
             "port": "LPT1",
@@ -146,3 +157,27 @@ def sync(reason: str, next_seq: int, lost: int | None = 0) -> bytes:
 
 
 MakeDaemon = Callable[[int], FakeDaemon]
+
+
+def keeping(**resumed: Any) -> MakeDaemon:
+    """Daemons that keep the session of the first connection: from the second on they tell what it still has.
+
+    What is given as a function is asked then.
+    """
+
+    def make(number: int) -> FakeDaemon:
+        daemon = FakeDaemon(session=1)
+        daemon.resume = f"{number:032x}"
+        if number > 1:
+            daemon.resumed = {"grant": None, "position": None, "pending": [], "registrations": []}
+            daemon.resumed |= {name: value() if callable(value) else value for name, value in resumed.items()}
+
+            def hello(request: Request) -> dict[str, Any]:
+                if "resume" not in request.params[0]:
+                    daemon.resumed = None
+                return daemon.hello()
+
+            daemon.answers["hello"] = hello
+        return daemon
+
+    return make

@@ -14,6 +14,7 @@ from lpt_service.protocol.url import Url
 from tests.clients.fake_daemon import FakeDaemon, MakeDaemon, notice
 
 URL = "lpt://daemon/LPT1"
+_BOUND_S = 1000.0  # mostly by a clock that jumps
 
 
 class Connection:
@@ -61,8 +62,9 @@ class Connection:
 
     async def until(self, is_so: Callable[[], bool]) -> None:
         """Wait until something is so; looked at whenever the client has sent something."""
-        while not is_so():
-            await self._changed.wait()
+        with trio.fail_after(_BOUND_S):
+            while not is_so():
+                await self._changed.wait()
 
     async def seen(self, name: str, times: int = 1) -> None:
         """Wait until the client has sent so many of these."""
@@ -96,8 +98,9 @@ class FakeServer:
 
     async def connection(self, number: int) -> Connection:
         """Wait for the connection of this number; the first is 1."""
-        while len(self.connections) < number:
-            await self._connected.wait()
+        with trio.fail_after(_BOUND_S):
+            while len(self.connections) < number:
+                await self._connected.wait()
         return self.connections[number - 1]
 
     def open_port(self, **options: Any) -> AbstractAsyncContextManager[lpt_client.Port]:

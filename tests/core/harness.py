@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from lpt_service.core import effects as fx
@@ -257,6 +258,8 @@ class Harness:
         gone: the reason of PortGone, once there was one.
         job: the job that runs.
         notified: when which session was to be told of what: (now_ns, client, key), in order.
+        tenure: the ownership in force, as the effects tell it.
+        released: those that have ended.
     """
 
     def __init__(self, port: FakePort | None = None, *, served: ParallelPort | None = None, **settings: Any) -> None:
@@ -272,6 +275,8 @@ class Harness:
         self.gone: str | None = None
         self.job: Job | None = None
         self.notified: list[tuple[int, Client, tuple[object, ...]]] = []
+        self.tenure: fx.Granted | None = None
+        self.released: list[fx.Released] = []
         self._clients: dict[SessionState, Client] = {}
 
     @property
@@ -300,6 +305,8 @@ class Harness:
         effects = self.driver.take_effects()
         for effect in effects:
             self._carry_out_one(effect)
+        owner = self.driver.ownership.owner
+        assert (None if self.tenure is None else self.tenure.session) is owner, "an ownership that nobody was told of"
         return effects
 
     def _carry_out_one(self, effect: fx.Effect) -> None:
@@ -327,9 +334,45 @@ class Harness:
                 self.is_watched = is_on
             case fx.WakeTimer():
                 self.wakes += 1
+            case fx.Granted() | fx.Released():
+                self._note_tenure(effect)
             case fx.PortGone(reason):
                 assert self.gone is None
                 self.gone = reason
+
+    def _note_tenure(self, effect: fx.Granted | fx.Released) -> None:
+        if isinstance(effect, fx.Granted):
+            assert self.tenure is None, "granted twice"
+            self.tenure = effect
+            return
+        assert self.tenure == (effect.session, effect.grant, effect.since_ns), "another one has begun"
+        assert effect.until_ns == self.now_ns
+        self.tenure = None
+        self.released.append(effect)
+
+    def revoke(self, reason: str = "administrator: because") -> Client | None:
+        """An administrator takes the port from its owner; who that was."""
+        lost = self.driver.revoke(reason, self.now_ns)
+        self.carry_out()
+        return None if lost is None else self._clients[lost[0]]
+
+    def pause(self, reason: str = "a new cable") -> bool:
+        """An administrator pauses the port."""
+        was_paused = self.driver.pause(reason, self.now_ns)
+        self.carry_out()
+        return was_paused
+
+    def resume(self) -> bool:
+        """An administrator resumes the port."""
+        was_paused = self.driver.resume(self.now_ns)
+        self.carry_out()
+        return was_paused
+
+    def reconfigure(self, **settings: Any) -> None:
+        """The configuration has been read anew."""
+        self.driver.reconfigure(replace(self.driver.settings, **settings))
+        self.carry_out()
+        self.settle()
 
     def is_listening(self) -> bool:
         """The device's interrupt is enabled and its descriptor watched; one without the other is a bug."""

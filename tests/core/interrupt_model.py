@@ -1,6 +1,6 @@
 """A port's interrupts as a child would count them: a history that forgets nothing, and a list of who listens.
 
-It knows the contract's semantics 3, 4, 5 and 8, and predicts every entry of the log.
+It knows the contract's semantics 3, 4, 5 and 8, and pausing, and predicts every entry of the log.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class InterruptModel:
     ways: dict[Client, list[Way]] = field(default_factory=dict)
     linger_until_ns: int | None = None
     masked_until_ns: int | None = None
+    is_paused: bool = False
     unmasked_ns: int = 0
     pause_ns: int = 0
     window: list[int] = field(default_factory=lambda: [0, 0])  # since when, how many
@@ -60,7 +61,7 @@ class InterruptModel:
     @property
     def is_heard(self) -> bool:
         """Interrupts go into the log."""
-        return self.is_wanted and self.masked_until_ns is None
+        return self.is_wanted and self.masked_until_ns is None and not self.is_paused
 
     def listeners(self) -> list[Client]:
         """Who has an ISR connected, once for each."""
@@ -88,7 +89,7 @@ class InterruptModel:
         """A structure that is not connected yet."""
         self.collect()
         if has_isr(structure):
-            if not self.is_wanted:
+            if not self.is_wanted and not self.is_paused:
                 self._write(0, KIND_UNHEARD)
             self.linger_until_ns = None
             if client not in self.listeners():
@@ -120,6 +121,22 @@ class InterruptModel:
         if was_listening and not self.listeners():
             self.linger_until_ns = self.now_ns + LINGER_NS
 
+    def pause(self) -> None:
+        """The port is paused."""
+        if not self.is_paused:
+            if self.is_heard:
+                self.collect()
+            self.is_paused = True
+            self._write(0, KIND_STOPPED)
+
+    def unpause(self) -> None:
+        """The port is resumed."""
+        if self.is_paused:
+            if self.is_wanted:
+                self.collect()
+                self._write(0, KIND_UNHEARD)
+            self.is_paused = False
+
     def stop(self) -> None:
         """The port stops."""
         if self.is_heard:
@@ -146,7 +163,8 @@ class InterruptModel:
             self.masked_until_ns = None
             self.unmasked_ns = self.now_ns
             self.window = [self.now_ns, 0]
-            self._write(0, KIND_UNMASKED)
+            if not self.is_paused:
+                self._write(0, KIND_UNMASKED)
 
     def _mask(self) -> None:
         self._write(0, KIND_MASKED)

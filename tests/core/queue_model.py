@@ -1,6 +1,7 @@
 """The queue of a port as a child would write it: lists that are searched, nothing clever.
 
-It knows the contract's semantics 1, 2, 6, 10 and 11, and predicts the answer to every request.
+It knows the contract's semantics 1, 2, 6, 10 and 11, leases, and how a port is revoked and paused, and predicts the
+answer to every request. Times of the leases are worked out anew at whatever touches them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from tests.core.harness import LAST_GRANT, MS, Call, Client
 MAX_WAITERS = 3
 MAX_PENDING = 3
 SAFE_DATA = 0xAA
+# Odd, so that nothing of a lease comes together with a time-out or the end of a job.
+MAX_HOLD_NS = 900 * MS + 30_011
+IDLE_HOLD_NS = 700 * MS + 70_001
+WARNING_NS = 200 * MS + 1_009
+HELD, IDLE = "held", "idle"
 
 
 @dataclass
@@ -47,6 +53,14 @@ class QueueModel:
     job: Asked | None = None
     job_due_ns: int = 0
     behind: list[Asked] = field(default_factory=list)
+    has_lease: bool = False
+    is_paused: bool = False
+    is_check_due: bool = False  # when it is resumed
+    since_ns: int = 0
+    waited_for_ns: int | None = None  # since when others have waited for the owner
+    takes_ns: dict[str, int] = field(default_factory=dict)  # when the port will be taken, by reason
+    warns_ns: dict[str, int] = field(default_factory=dict)  # when its owner will be warned of that
+    warned: set[tuple[int, Client, str]] = field(default_factory=set)  # every warning there was
     data: int = 0
     is_safe: bool = True
     is_failing: bool = False
@@ -62,6 +76,8 @@ class QueueModel:
     def ask(self, asked: Asked) -> None:
         """A request arrives."""
         asked.asked_ns = self.now_ns
+        if asked.client is self.owner:
+            self._owner_is_active()
         if self.job is None or self.job.client is not asked.client:
             asked.begin(asked)
         elif self._may_wait(asked):
@@ -77,7 +93,7 @@ class QueueModel:
 
     def allocate(self, asked: Asked) -> None:
         """PARALLEL_PORT_ALLOCATE."""
-        if self.owner is None:
+        if self._is_free():
             self._take(asked)
         elif self.owner is asked.client or any(each.client is asked.client for each in self.queue):
             asked.expected = Status.STATUS_INVALID_DEVICE_STATE
@@ -86,10 +102,11 @@ class QueueModel:
                 asked.expected = Status.STATUS_INSUFFICIENT_RESOURCES
             else:
                 self.queue.append(asked)
+                self._queue_changed()
 
     def try_allocate(self, asked: Asked) -> None:
         """TRY_ALLOCATE_PORT."""
-        if self.owner is None:
+        if self._is_free():
             self._take(asked)
             if not isinstance(asked.expected, Status):
                 assert asked.expected is not None
@@ -107,19 +124,24 @@ class QueueModel:
 
     def write(self, asked: Asked) -> None:
         """WRITE_PORT_UCHAR to the data register."""
-        if self.owner is not asked.client:
+        if self.is_paused:
+            asked.expected = Status.STATUS_DEVICE_NOT_READY
+        elif self.owner is not asked.client:
             asked.expected = Status.STATUS_ACCESS_DENIED
         else:
             asked.expected = 0 if self._drive(asked.value) else Status.STATUS_IO_DEVICE_ERROR
 
     def pulse(self, asked: Asked) -> None:
         """PULSE."""
-        if self.owner is not asked.client:
+        if self.is_paused:
+            asked.expected = Status.STATUS_DEVICE_NOT_READY
+        elif self.owner is not asked.client:
             asked.expected = Status.STATUS_ACCESS_DENIED
         elif not self._drive(asked.value):
             asked.expected = Status.STATUS_IO_DEVICE_ERROR
         else:
             self.job, self.job_due_ns = asked, self.now_ns + asked.width_us * 1000
+            self._owner_is_active()
 
     # What ends requests
 
@@ -128,6 +150,7 @@ class QueueModel:
         asked.expected = status
         if asked in self.queue:
             self.queue.remove(asked)
+            self._queue_changed()
         elif asked in self.behind:
             self.behind.remove(asked)
         else:
@@ -140,6 +163,7 @@ class QueueModel:
             if asked.client is client:
                 asked.expected = Status.STATUS_CANCELLED
         self.queue = [each for each in self.queue if each.client is not client]
+        self._queue_changed()
         if self.job is not None and self.job.client is client:
             self.behind.clear()
             self._cut_job()
@@ -149,13 +173,76 @@ class QueueModel:
             self.is_safe = False
             self._hand_on()
 
+    # Administration
+
+    def revoke(self) -> None:
+        """The owner loses the port."""
+        if self.owner is None:
+            return
+        for asked in (*([self.job] if self.job else []), *self.behind):
+            asked.expected = Status.STATUS_ACCESS_DENIED
+        self.behind.clear()
+        if self.job is not None:
+            self._cut_job()
+        self.is_safe = False
+        self._hand_on()
+
+    def pause(self) -> None:
+        """Nobody is granted."""
+        if not self.is_paused:
+            self.is_paused = True
+            self.revoke()
+
+    def resume(self) -> None:
+        """The longest waiter is."""
+        if self.is_paused:
+            self.is_paused, self.is_safe = False, False
+            if self.queue or self.is_check_due:
+                self._hand_on()
+
+    # Leases
+
+    def _owner_is_active(self) -> None:
+        if self.has_lease:
+            self._lease(IDLE, None if self.job else self.now_ns + IDLE_HOLD_NS)
+
+    def _queue_changed(self) -> None:
+        if not self.has_lease:
+            return
+        if not self.queue or self.owner is None:
+            self.waited_for_ns = None
+            self._lease(HELD, None)
+        elif self.waited_for_ns is None:
+            self.waited_for_ns = self.now_ns
+            self._lease(HELD, max(self.since_ns + MAX_HOLD_NS, self.now_ns + WARNING_NS))
+
+    def _lease(self, reason: str, takes_ns: int | None) -> None:
+        self.takes_ns.pop(reason, None)
+        self.warns_ns.pop(reason, None)
+        if takes_ns is not None:
+            self.takes_ns[reason], self.warns_ns[reason] = takes_ns, takes_ns - WARNING_NS
+            self._warn()
+
+    def _warn(self) -> None:
+        for reason, at_ns in list(self.warns_ns.items()):
+            if at_ns <= self.now_ns:
+                assert self.owner is not None
+                self.warned.add((self.now_ns, self.owner, reason))
+                del self.warns_ns[reason]
+
+    # Time
+
     def next_due_ns(self) -> int | None:
         """When something happens by itself."""
         due = [each.timeout_ns for each in (*self.queue, *self.behind)]
+        due += [*self.takes_ns.values(), *self.warns_ns.values()]
         return min((each for each in (*due, self.job_due_ns if self.job else None) if each is not None), default=None)
 
     def run_due(self) -> None:
-        """Time-outs, then the job."""
+        """Time-outs and leases, then the job."""
+        self._warn()
+        if any(at_ns <= self.now_ns for at_ns in self.takes_ns.values()):
+            self.revoke()
         for asked in (*self.queue, *self.behind):
             if asked.timeout_ns is not None and asked.timeout_ns <= self.now_ns:
                 self.end(asked, Status.STATUS_IO_TIMEOUT)
@@ -166,9 +253,13 @@ class QueueModel:
                 job.expected = first_edge_ns | self.now_ns << 64
             else:
                 job.expected = Status.STATUS_IO_DEVICE_ERROR
+            self._owner_is_active()
             self._run_behind()
 
     # The port
+
+    def _is_free(self) -> bool:
+        return self.owner is None and not self.queue and not self.is_paused
 
     def _take(self, asked: Asked) -> None:
         if self._make_safe():
@@ -178,20 +269,29 @@ class QueueModel:
 
     def _grant(self, asked: Asked) -> None:
         self.owner = asked.client
+        self.since_ns = self.now_ns
+        self._owner_is_active()
+        self.waited_for_ns = None
+        self._queue_changed()
         self.grant += 1
         self.to_check.clear()
         asked.expected = self.grant
 
     def _hand_on(self) -> None:
         self.owner = None
-        if not self._make_safe():
+        self._lease(IDLE, None)
+        self._queue_changed()
+        if not self._make_safe() and not self.is_paused:
             for asked in self.queue:
                 asked.expected = Status.STATUS_IO_DEVICE_ERROR
             self.queue.clear()
-        if self.queue:
+        if not self.queue:
+            self.is_check_due = self.is_paused
+            if not self.is_paused:
+                self.to_check = set(self.checkers)
+        elif not self.is_paused:
+            self.is_check_due = False
             self._grant(self.queue.pop(0))
-        else:
-            self.to_check = set(self.checkers)
 
     def _make_safe(self) -> bool:
         if not self.is_safe:
@@ -208,6 +308,7 @@ class QueueModel:
         job, self.job = self.job, None
         if not self._drive(job.after):
             self.is_safe = False
+        self._owner_is_active()
 
     def _run_behind(self) -> None:
         while self.behind and self.job is None:

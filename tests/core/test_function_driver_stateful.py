@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lpt_service.core.function_driver import PortState
+from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import FROB
@@ -22,8 +25,8 @@ METHODS = ("read_data", "read_status", "read_control", "write_data", "write_cont
 class FaultMachine(RuleBasedStateMachine):
     """No model: only what holds at all times."""
 
-    @initialize(can_disable=st.booleans(), safe=st.booleans())
-    def begin(self, can_disable: bool, safe: bool) -> None:
+    @initialize(can_disable=st.booleans(), safe=st.booleans(), lease_ms=st.sampled_from((0, 25, 400)))
+    def begin(self, can_disable: bool, safe: bool, lease_ms: int) -> None:
         self.harness = Harness(
             FakePort(can_disable_interrupt=can_disable),
             safe_data=0xAA if safe else None,
@@ -33,6 +36,9 @@ class FaultMachine(RuleBasedStateMachine):
             max_interrupt_rate_hz=20,
             max_waiters=2,
             max_pending_requests=3,
+            max_hold_ns=lease_ms * MS,
+            idle_hold_ns=2 * lease_ms * MS,
+            hold_warning_ns=10 * MS,
         )
         self.clients = self.harness.clients(4)
         self.is_sound = True  # the port has not failed yet
@@ -89,6 +95,29 @@ class FaultMachine(RuleBasedStateMachine):
         client.die()
         self.clients[self.clients.index(client)] = self.harness.client()
 
+    @rule()
+    def revoke(self) -> None:
+        owner = self.harness.owner
+        assert self.harness.revoke() is owner
+        assert owner is None or self.harness.owner is not owner
+
+    @rule(sure=st.integers(0, 1))
+    def pause(self, sure: int) -> None:
+        if sure:
+            self.harness.pause()
+            assert self.harness.owner is None
+
+    @rule()
+    def resume(self) -> None:
+        with contextlib.suppress(RequestError):  # the device fails: it is paused still
+            self.harness.resume()
+            assert self.harness.driver.paused is None
+        self.harness.carry_out()
+
+    @rule(hold_ms=st.sampled_from((0, 5, 100)))
+    def reload(self, hold_ms: int) -> None:
+        self.harness.reconfigure(max_hold_ns=hold_ms * MS, idle_hold_ns=hold_ms * MS)
+
     @rule(count=st.integers(1, 30))
     def interrupt(self, count: int) -> None:
         self.harness.interrupt(count)
@@ -118,7 +147,9 @@ class FaultMachine(RuleBasedStateMachine):
     def the_queue_is_in_order(self) -> None:
         ownership = self.harness.driver.ownership
         assert self.harness.owner is None or self.harness.owner.is_alive
-        assert ownership.owner is not None or not ownership.waiting
+        is_paused = self.harness.driver.paused is not None
+        assert ownership.owner is None or not is_paused
+        assert ownership.owner is not None or not ownership.waiting or is_paused
         assert (self.harness.driver.job is None) is (self.harness.job is None)
         assert not self.harness.driver.effects
 

@@ -6,7 +6,7 @@ import pytest
 
 from lpt_service.core.handlers import HANDLERS
 from lpt_service.port.simulated import SimulatedPort
-from lpt_service.protocol.ioctl import CONTROL_CODES, CONTROL_INTERRUPT_ENABLE, Ioctl
+from lpt_service.protocol.ioctl import CONTROL_CODES, CONTROL_INTERRUPT_ENABLE, Ioctl, Role
 from lpt_service.protocol.messages import KIND_EVENT
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import FROB, PARALLEL_INTERRUPT_INFORMATION, PARALLEL_PORT_INFORMATION, TRY_ALLOCATE
@@ -38,7 +38,7 @@ def test_allocate_tells_the_grant_where_there_is_room(output_length: int, expect
     harness = Harness()
     client, other = harness.clients(2)
     if waits:
-        harness.driver.ownership.grant -= 1
+        harness.driver.ownership.last_grant -= 1
         other.allocate()
     call = client.send(Ioctl.PARALLEL_PORT_ALLOCATE, b"", output_length)
     other.free()
@@ -216,3 +216,16 @@ def test_an_owner_raises_a_real_interrupt_through_the_loop_back_plug() -> None:
         assert not port.read_control() & CONTROL_INTERRUPT_ENABLE
     finally:
         port.close()
+
+
+def test_connecting_a_deferred_port_check_needs_the_role_use() -> None:
+    client = Harness().client()
+    client.state.role = Role.OBSERVE
+    assert client.connect(routine(isr=1)).status == 0
+    call = client.connect(routine(isr=1, deferred=2))
+    assert call.status == Status.STATUS_ACCESS_DENIED
+    assert call.error is not None
+    assert call.error.detail == (
+        "role: IOCTL_INTERNAL_PARALLEL_CONNECT_INTERRUPT with a DeferredPortCheckRoutine needs the role use on port "
+        "LPT1, this session has observe"
+    )

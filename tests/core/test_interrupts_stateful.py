@@ -154,6 +154,16 @@ class InterruptMachine(RuleBasedStateMachine):
         driver.reconfigure(replace(driver.settings, enable_connect_interrupt=is_open))
         self.is_gate_open = is_open
 
+    @precondition(lambda self: not self.is_stopped)
+    @rule(is_on=st.booleans())
+    def pause_or_resume(self, is_on: bool) -> None:
+        if is_on:
+            self.harness.pause()
+            self.model.pause()
+        else:
+            self.harness.resume()
+            self.model.unpause()
+
     @rule(slot=SLOTS, max_frames=st.integers(1, 6))
     def hear(self, slot: int, max_frames: int) -> None:
         self.clients[slot].hear(max_frames)

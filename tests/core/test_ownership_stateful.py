@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lpt_service.core.arbiter import NOTICE_INTERVAL_NS
-from lpt_service.protocol.messages import PORT_CHECK, QUEUED, WAITERS
+from lpt_service.protocol.messages import LEASE, PORT_CHECK, QUEUED, REVOKED, WAITERS
 from lpt_service.protocol.status import Status
 from tests.core.harness import MS, Call, Client, Harness, routine
-from tests.core.queue_model import MAX_PENDING, MAX_WAITERS, SAFE_DATA, Asked, QueueModel
+from tests.core.queue_model import (
+    IDLE_HOLD_NS,
+    MAX_HOLD_NS,
+    MAX_PENDING,
+    MAX_WAITERS,
+    SAFE_DATA,
+    WARNING_NS,
+    Asked,
+    QueueModel,
+)
 
 SLOTS = st.integers(0, 5)
 TIMEOUTS = st.one_of(st.none(), st.integers(0, 300))
@@ -21,9 +32,6 @@ class QueueMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.harness = Harness(max_waiters=MAX_WAITERS, max_pending_requests=MAX_PENDING, safe_data=SAFE_DATA)
-        self.model = QueueModel(self.harness.now_ns)
-        self.clients = self.harness.clients(6)
         self.asked: list[Asked] = []
         self.positions: dict[Call, int] = {}  # what each waiter was last told
         self.waiters: tuple[int, int] = (0, 0)  # what the owner of which grant was last told
@@ -35,8 +43,21 @@ class QueueMachine(RuleBasedStateMachine):
     def options(self, timeout_ms: int | None) -> dict[str, int]:
         return {} if timeout_ms is None else {"timeout_ms": timeout_ms}
 
-    @initialize(slots=st.sets(SLOTS, max_size=2))
-    def connect_deferred_checks(self, slots: set[int]) -> None:
+    @initialize(slots=st.sets(SLOTS, max_size=2), has_lease=st.booleans())
+    def begin(self, slots: set[int], has_lease: bool) -> None:
+        lease: dict[str, Any] = {
+            "max_hold_ns": MAX_HOLD_NS,
+            "idle_hold_ns": IDLE_HOLD_NS,
+            "hold_warning_ns": WARNING_NS,
+        }
+        self.harness = Harness(
+            max_waiters=MAX_WAITERS,
+            max_pending_requests=MAX_PENDING,
+            safe_data=SAFE_DATA,
+            **(lease if has_lease else {}),
+        )
+        self.model = QueueModel(self.harness.now_ns, has_lease=has_lease)
+        self.clients = self.harness.clients(6)
         for client in (self.clients[slot] for slot in slots):
             assert client.connect(routine(deferred=5)).status == 0
             self.model.checkers.add(client)
@@ -95,6 +116,24 @@ class QueueMachine(RuleBasedStateMachine):
         assert not client.state.pending
         self.clients[self.clients.index(client)] = self.harness.client()
 
+    @rule(sure=st.integers(0, 2))
+    def revoke(self, sure: int) -> None:
+        if sure != 2:
+            return
+        assert self.harness.revoke() is self.model.owner
+        self.model.revoke()
+
+    @rule(sure=st.integers(0, 2))
+    def pause(self, sure: int) -> None:
+        if sure == 2:
+            assert self.harness.pause() is self.model.is_paused
+            self.model.pause()
+
+    @rule()
+    def resume(self) -> None:
+        assert self.harness.resume() is self.model.is_paused
+        self.model.resume()
+
     @rule(is_failing=st.booleans())
     def fail_or_recover(self, is_failing: bool) -> None:
         self.harness.port.recover()
@@ -102,7 +141,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.harness.port.fail("write_data")
         self.model.is_failing = is_failing
 
-    @rule(by_ms=st.integers(0, 250))
+    @rule(by_ms=st.one_of(st.integers(0, 250), st.integers(0, 1000)))
     def wait(self, by_ms: int) -> None:
         until_ns = self.harness.now_ns + by_ms * MS
         self.harness.advance(by_ms * MS)
@@ -124,6 +163,12 @@ class QueueMachine(RuleBasedStateMachine):
                     assert model.owner is client
                     assert params == (len(model.queue),)
                     self.waiters = (model.grant, len(model.queue))
+                elif method == LEASE:
+                    assert model.owner is client
+                    assert params[0] in model.takes_ns
+                    assert params[0] not in model.warns_ns, "averted"
+                elif method == REVOKED:
+                    assert model.owner is not client
                 else:
                     assert method == QUEUED
                     places = {each.call: place for place, each in enumerate(model.queue, 1)}
@@ -143,7 +188,7 @@ class QueueMachine(RuleBasedStateMachine):
                 self.wait(100)
         for place, asked in enumerate(self.model.queue, 1):
             assert self.positions[asked.call] == place
-        if self.model.queue:
+        if self.model.queue and self.model.owner is not None:
             assert self.waiters == (self.model.grant, len(self.model.queue))
 
     @invariant()
@@ -166,10 +211,19 @@ class QueueMachine(RuleBasedStateMachine):
         assert [waiter.request.session for waiter in ownership.waiters()] == [
             each.client.state for each in self.model.queue
         ]
-        assert ownership.owner is not None or not ownership.waiting, "a port with waiters has an owner"
+        assert ownership.owner is not None or not ownership.waiting or self.model.is_paused
         assert self.harness.port.data == self.model.data
 
+    @invariant()
+    def owners_are_warned_once_and_in_time(self) -> None:
+        self.harness.settle()
+        warned = [(now_ns, client, key[1]) for now_ns, client, key in self.harness.notified if key[0] == LEASE]
+        assert len(set(warned)) == len(warned)
+        assert set(warned) == self.model.warned
+
     def teardown(self) -> None:
+        if not hasattr(self, "harness"):
+            return
         told: dict[tuple[Client, tuple[object, ...]], int] = {}
         for now_ns, client, key in self.harness.notified:
             if key[0] == QUEUED:

@@ -25,6 +25,7 @@ SECTIONS: dict[str, Any] = {
     "[server]": config.ServerConfig,
     "[[port]]": config.PortConfig,
     "[limits]": config.LimitsConfig,
+    "[audit]": config.AuditConfig,
 }
 UNITS = {"KiB": 1024, "MiB": 1024**2, "s": 1.0, "ms": 1e-3, "µs": 1e-6, "": 1}
 
@@ -84,7 +85,7 @@ def test_methods_exist() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["CONTROL_CODES", "HANDLERS", "_METHODS", "parse_request", "Conversation", "InterruptStream"]
+    "name", ["CONTROL_CODES", "HANDLERS", "METHODS", "parse_request", "Conversation", "InterruptStream"]
 )
 def test_other_names_exist(name: str) -> None:
     assert f"`{name}`" in PAGE

@@ -23,7 +23,9 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "port": config.PortConfig,
     "limits": config.LimitsConfig,
     "tls": config.TlsConfig,
+    "audit": config.AuditConfig,
     "token": config.TokenConfig,
+    "role": config.RoleConfig,
 }
 
 
@@ -118,6 +120,7 @@ def test_a_key_tells_whether_it_takes_a_restart(
         "listen": ["lpt://127.0.0.1:0"], "log_level": "debug", "stop_timeout_s": 1.0, "state_directory": "/tmp",
         "name": "LPT2", "device": "/dev/parport9", "enable_connect_interrupt": True, "safe_data": 1, "safe_control": 1,
         "max_interrupt_rate_hz": 1, "interrupt_log_frames": 16, "interrupt_linger_s": 1.0,
+        "max_hold_s": 1.0, "idle_hold_s": 1.0, "hold_warning_s": 1.0, "grace_s": 1.0,
         "loopback": False, "pulse_hz": 1.0,
     }  # fmt: skip
     values: dict[str, Any] = {section: {name: other[name]}} if section == "server" else {section: [{name: other[name]}]}

@@ -48,7 +48,8 @@ def test_every_field_of_the_log_is_told() -> None:
     named = {name for row in table(PAGE, heading="The log").rows for name in row[0].split(", ")}
     handler = journal.JournalHandler("/nowhere")
     record = logging.LogRecord("lpt_service", logging.INFO, __file__, 1, "x", (), None)
-    record.port, record.session, record.client = "LPT1", 1, "a"
+    record.port, record.session, record.client, record.identity = "LPT1", 1, "a", "user:a"
+    record.event, record.grant = "granted", 1
     assert set(handler._fields(record)) == named
     handler.close()
     assert f"beyond {journal.VALUE_MAX_BYTES // 1024} KiB is cut" in PAGE

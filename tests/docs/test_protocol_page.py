@@ -32,11 +32,13 @@ from lpt_service.protocol.ioctl import (
     STATUS,
     Ioctl,
     IoctlClass,
+    Role,
 )
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.url import Url
 from lpt_service.server.hello import Hello
-from lpt_service.server.session import _METHODS, BACKLOG_MAX_BYTES, FRAME_TIMEOUT_S, HELLO_TIMEOUT_S
+from lpt_service.server.methods import METHODS
+from lpt_service.server.session import FRAME_TIMEOUT_S, HELLO_TIMEOUT_S
 from tests.docs import conversation
 from tests.docs.daemon import running_daemon
 from tests.docs.markdown import DOCS, blocks, read, table
@@ -64,6 +66,7 @@ def test_control_codes() -> None:
     expected = []
     for row in CONTROL_CODES:
         flags = {"owner": row.owner_only, "port": row.needs_port, "gate": row.gated, "context": row.takes_context}
+        flags["use"] = row.role is Role.USE
         expected.append(
             (
                 str(row.function) if row.function < 0x800 else f"0x{row.function:X}",
@@ -96,13 +99,14 @@ def test_cases_name_statuses_that_exist() -> None:
 
 
 def test_methods() -> None:
-    assert keys("Method", "Methods") == set(_METHODS)
+    assert {name for row in keys("Method", "Methods") for name in row.split(", ")} == set(METHODS)
     assert {each.value for each in IoctlClass} < keys("Method", "Methods")
     assert f"`{messages.CANCEL}` `[msgid]`" in PAGE
 
 
 def test_keys_of_hello() -> None:
-    assert keys("Key", "hello") == set(Hello._fields)
+    fields = {"from" if name == "resume_from" else name for name in Hello._fields}
+    assert keys("Key", "hello") == fields
 
 
 def test_options() -> None:
@@ -174,7 +178,7 @@ def test_registers() -> None:
         f"| no hello | {HELLO_TIMEOUT_S:.0f} s |",
         f"| a frame begun and not finished | {FRAME_TIMEOUT_S:.0f} s |",
         f"`dead_peer_s` ({LimitsConfig().dead_peer_s:.0f} s by default)",
-        f"once {BACKLOG_MAX_BYTES // 1024} KiB of them wait",
+        f"once {LimitsConfig().max_backlog_bytes // 1024} KiB of them wait",
         f"fixed size, {INTERRUPT_FRAME_BYTES} bytes",
         f"`interrupt_log_frames` entries ({PortSettings('').interrupt_log_frames:,} by default)",
         f"`interrupt_linger_s` ({PortSettings('').interrupt_linger_ns / 1e9:.0f} s by default)",
@@ -268,8 +272,8 @@ def test_keys_of_answers(daemon_url: Url) -> None:
         grant = int.from_bytes(ask(IoctlClass.INTERNAL, (int(Ioctl.PARALLEL_PORT_ALLOCATE), b"", 8))[1], "little")
         ask(IoctlClass.INTERNAL, (int(Ioctl.PARALLEL_CONNECT_INTERRUPT), conversation.ISR, 32))
         status = ask("status", ())
-    assert keys("Key", "The answer to hello") == set(hello)
-    assert keys("Key of limits", "The answer to hello") == set(hello["limits"])
+    assert keys("Key", "The answer to hello") == {*hello, "resume", "resumed"}  # the latter where there is grace
+    assert keys("Key of limits", "The answer to hello") == {*hello["limits"], "grace_s"}
     assert keys("Key", "The answer to status") == set(status)
     assert keys("Key of interrupts", "The answer to status") == set(status["interrupts"])
     assert keys("Key of counters", "The answer to status") == set(status["counters"])

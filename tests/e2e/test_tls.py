@@ -76,7 +76,7 @@ def use_blocking(url: str, tls: TlsOptions | ssl.SSLContext | None) -> str:
     """What the daemon calls this client, or why there is no connection."""
     try:
         with blocking.open_port(url, tls=tls) as port, port.allocated(5):
-            return str(port.status()["owner"]["peer"])
+            return str(port.status()["owner"]["identity"])
     except lpt_client.ConnectFailed as exc:
         return str(exc)
 
@@ -86,7 +86,7 @@ def use_trio(url: str, tls: TlsOptions | ssl.SSLContext | None) -> str:
 
     async def use() -> str:
         async with lpt_client.open_port(url, tls=tls) as port, port.allocated(5):
-            return str((await port.status())["owner"]["peer"])
+            return str((await port.status())["owner"]["identity"])
 
     try:
         return trio.run(use)
@@ -100,9 +100,9 @@ USES = pytest.mark.parametrize("use", [use_blocking, use_trio])
 @USES
 def test_a_client_with_a_certificate_is_known_by_it(start: Start, certificates: Path, use: Any) -> None:
     tls = start(client_certificate="required")
-    assert use(tls.url, options(certificates, "client")).startswith(f"{CLIENT} at 127.0.0.1:")
-    assert use(tls.url, client_context(certificates, "client")).startswith(f"{CLIENT} at 127.0.0.1:")
-    eventually(lambda: f"connected from {CLIENT} at 127.0.0.1:" in tls.daemon.log())
+    assert use(tls.url, options(certificates, "client")) == f"cert:{CLIENT}"
+    assert use(tls.url, client_context(certificates, "client")) == f"cert:{CLIENT}"
+    eventually(lambda: f"(cert:{CLIENT}): connected from 127.0.0.1:" in tls.daemon.log())
 
 
 # What each client is told, and what the daemon's log says.
@@ -194,11 +194,11 @@ def test_who_never_ends_the_handshake_disturbs_nobody(start: Start, certificates
     silent = [socket.create_connection(("127.0.0.1", tls.tls_port)) for _ in range(600)]
     for each in silent[:300]:
         each.sendall(bytes.fromhex("160301"))
-    assert use_blocking(tls.url, options(certificates)).startswith("127.0.0.1:")
+    assert use_blocking(tls.url, options(certificates)) == "anonymous"
     eventually(lambda: "the handshake was not over when 512 others came" in tls.daemon.log())
     for each in silent:
         each.close()
-    assert use_trio(tls.url, options(certificates)).startswith("127.0.0.1:")
+    assert use_trio(tls.url, options(certificates)) == "anonymous"
 
 
 def test_a_listener_that_reads_late_loses_nothing_unnoticed(start: Start, certificates: Path) -> None:
@@ -277,7 +277,7 @@ def test_a_reload_with_a_pair_that_does_not_match_is_refused_whole(start: Start,
     tls.reload(f"reload refused: tls.key: {tls.folder}/server.key is not the key of {tls.folder}/server.pem")
     (tls.folder / "server.key").unlink()
     tls.reload(f"reload refused: tls.key: {tls.folder}/server.key cannot be read: No such file or directory")
-    assert use_blocking(tls.url, options(certificates)).startswith("127.0.0.1:")
+    assert use_blocking(tls.url, options(certificates)) == "anonymous"
 
 
 def test_a_start_without_certificates_says_which_file(certificates: Path, tmp_path: Path) -> None:

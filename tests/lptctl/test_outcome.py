@@ -16,6 +16,7 @@ pytest.importorskip("click")
 pytest.importorskip("trio")
 from lpt_client import blocking, errors
 from lpt_service.protocol.status import Status
+from lptctl.cli import _COMMANDS
 
 # One of each way to connect: the blocking client, and trio's.
 COMMANDS = [
@@ -27,6 +28,11 @@ COMMANDS = [
     ("ping",),
     ("latency",),
     ("drain",),
+    ("queue",),
+    ("revoke",),
+    ("kick", "1"),
+    ("pause",),
+    ("resume",),
     ("listen",),
     ("run", "--", "true"),
 ]
@@ -101,9 +107,7 @@ def test_ping(lptctl: Lptctl, url: str) -> None:
     assert shown[1].startswith("clock offset  ")
 
 
-@pytest.mark.parametrize(
-    "command", ["", "status", "run", "read", "write", "pulse", "listen", "ping", "latency", "drain"]
-)
+@pytest.mark.parametrize("command", ["", *_COMMANDS])
 def test_help_has_examples_and_exit_codes(lptctl: Lptctl, command: str) -> None:
     short, long = lptctl(*command.split(), "-h"), lptctl(*command.split(), "--help")
     assert short == long
@@ -111,6 +115,14 @@ def test_help_has_examples_and_exit_codes(lptctl: Lptctl, command: str) -> None:
     assert "Examples:\n" in short.out
     assert "  Exit codes:" in short.out
     assert f"  lptctl {command}" in short.out
+
+
+def test_the_first_help_tells_every_command_in_a_few_words(lptctl: Lptctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = lptctl("--help").out.split("\nLook at the port:\n")[1].split("\n\n  Exit codes:")[0]
+    lines = [line for line in commands.splitlines() if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == list(_COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") for line in lines)
 
 
 def test_version(lptctl: Lptctl) -> None:
@@ -146,6 +158,7 @@ def test_names_that_are_no_text_do_no_harm(lptctl: Lptctl, url: str) -> None:
         (errors.AccessDenied(Status.STATUS_ACCESS_DENIED, "y"), 1),
         (errors.HelloRefused(Status.STATUS_ACCESS_DENIED, "y"), 1),
         (errors.HelloRefused(Status.STATUS_NOT_SUPPORTED, "y"), 1),
+        (errors.HelloRefused(Status.STATUS_INSUFFICIENT_RESOURCES, "y"), 1),
         (errors.PortRemoved(Status.STATUS_DELETE_PENDING), 1),
         (errors.LimitReached(Status.STATUS_INSUFFICIENT_RESOURCES), 1),
         (errors.DeviceFailed(Status.STATUS_IO_DEVICE_ERROR), 1),
@@ -161,6 +174,39 @@ def test_every_error_has_its_code_and_a_line(error: errors.LptError, code: int) 
     assert failure.exit_code == code
     if isinstance(error, errors.RequestError) and code == 1:
         assert error.status_name in str(failure)
+
+
+ROLE = "role: PARALLEL_PORT_ALLOCATE needs the role use on port LPT1, this session has observe"
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errors.AccessDenied(Status.STATUS_ACCESS_DENIED, ROLE), "roles stand in the daemon's configuration"),
+        (errors.HelloRefused(Status.STATUS_ACCESS_DENIED, "role: anonymous has none here"), "LPT_TOKEN"),
+        (errors.HelloRefused(Status.STATUS_ACCESS_DENIED, "token: missing or wrong"), "LPT_TOKEN"),
+        (errors.HelloRefused(Status.STATUS_NOT_SUPPORTED, "protocol: 2"), "different versions"),
+        (errors.HelloRefused(Status.STATUS_INSUFFICIENT_RESOURCES, "sessions: 1"), "try again later"),
+        (
+            errors.RequestError(Status.STATUS_DEVICE_NOT_READY, "port LPT1 is paused: a cable"),
+            "`lptctl resume` lets it go on",
+        ),
+        (errors.InvalidParameter(Status.STATUS_INVALID_PARAMETER, "method: 'x' is not known"), "older than lptctl"),
+    ],
+)
+def test_a_refusal_comes_with_what_to_do(error: errors.RequestError, advice: str) -> None:
+    from lptctl.outcome import failure_of
+
+    told = str(failure_of(error))
+    assert error.detail in told
+    assert advice in told.partition(error.detail)[2]
+
+
+def test_a_refusal_that_says_all_itself_has_no_advice() -> None:
+    from lptctl.outcome import failure_of
+
+    plain = errors.HelloRefused(Status.STATUS_ACCESS_DENIED, "token: not over plain TCP; use lpts://")
+    assert str(failure_of(plain)) == f"the daemon refused: {plain}"
 
 
 def test_a_fault_of_ours_is_no_failure() -> None:

@@ -18,10 +18,13 @@ from tests.lptctl.processes import (
     started,
     wait_until,
 )
+from tests.lptctl.scripted import scripted_daemon
 
 pytest.importorskip("click")
 pytest.importorskip("trio")
 from lpt_client import blocking
+from lpt_service.protocol.errors import RequestError
+from lpt_service.protocol.status import Status
 
 # Says which signals come, and ends at SIGTERM with 7. They are blocked and waited for, so that none slips in between.
 TELLS_SIGNALS = """
@@ -207,6 +210,67 @@ def test_a_lost_port_can_be_ignored() -> None:
         assert read_line(process.stderr).startswith("lptctl: the port was lost, the command goes on without it: ")
         result = process.communicate("\n")
     assert (process.returncode, *result) == (5, "", "")
+
+
+def test_a_revoked_port_ends_the_command() -> None:
+    with scripted_daemon() as daemon, started("run", *python(SLEEPS), url=daemon.url) as process:
+        command = int(read_line(process.stdout))
+        daemon.notify("revoked", "lease: held for 60 s while others wait")
+        code, _, err = finish(process)
+    assert code == 3
+    assert err == "lptctl: the port was lost, the command is ended: lease: held for 60 s while others wait\n"
+    assert not is_alive(command)
+
+
+@pytest.mark.parametrize(
+    ("reason", "remaining_ms", "told"),
+    [
+        ("held", 5000, "in 5 s: it has been held for long, and others wait"),
+        ("idle", 1500, "in 1.5 s: it has been held for long without being used"),
+        ("another\x1b", 0, "in 0 s: another\\x1b"),
+    ],
+)
+def test_a_lease_that_nears_its_end_is_told(reason: str, remaining_ms: int, told: str) -> None:
+    with scripted_daemon() as daemon, started("run", *python(WAITS_FOR_A_LINE), url=daemon.url) as process:
+        read_line(process.stdout)
+        daemon.notify("lease", reason, remaining_ms)
+        assert read_line(process.stderr) == f"lptctl: LPT1 will be taken away {told}"
+        out, err = process.communicate("\n")
+    assert (process.returncode, out, err) == (5, "", "")
+
+
+def test_a_revoked_port_can_be_ignored() -> None:
+    with (
+        scripted_daemon() as daemon,
+        started("run", "--on-lost", "ignore", *python(WAITS_FOR_A_LINE), url=daemon.url) as process,
+    ):
+        read_line(process.stdout)
+        daemon.notify("revoked", "administrator: left over the weekend\x1b[31m")
+        line = read_line(process.stderr)
+        result = process.communicate("\n")
+    assert line == (
+        "lptctl: the port was lost, the command goes on without it: administrator: left over the weekend\\x1b[31m"
+    )
+    assert (process.returncode, *result) == (5, "", "")
+
+
+@pytest.mark.parametrize("command", [("run", "--no-wait", "--", "true"), ("write", "--no-wait", "data", "1")])
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ({"port": "LPT1", "owner": None, "paused": "a cable"}, "it is paused (a cable)"),
+        ({"port": "LPT1", "owner": None, "paused": ""}, "it is paused (no reason was given)"),
+        ({"port": "LPT1", "owner": None, "paused": None, "draining": True}, "its daemon grants nobody new"),
+        ({"port": "LPT1", "owner": None}, "its owner has only just gone"),
+    ],
+)
+def test_why_a_port_that_nobody_owns_was_not_got(
+    lptctl: Lptctl, command: tuple[str, ...], status: dict[str, object], why: str
+) -> None:
+    too_late = RequestError(Status.STATUS_IO_TIMEOUT, "")
+    with scripted_daemon(status=status, PARALLEL_PORT_ALLOCATE=too_late) as daemon:
+        result = lptctl.fails(*command, url=daemon.url)
+    assert result == (4, "", f"lptctl: LPT1 was not got: {why}; wait longer with --timeout\n")
 
 
 def test_a_killed_lptctl_leaves_the_port_free(url: str) -> None:

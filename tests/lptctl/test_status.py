@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.lptctl.processes import (
     running_daemon,
     started,
 )
+from tests.lptctl.scripted import scripted_daemon
 
 pytest.importorskip("click")
 from lpt_client import blocking
@@ -146,6 +148,54 @@ def test_the_report_of_a_port_that_is_not_there_says_why() -> None:
     assert "?. ben (session ?) for 2 h 0 min" in shown
     assert "and 2 more" in shown
     assert "masked by the storm guard; generated 9" in shown
+
+
+def test_a_pause_a_lease_and_identities_are_shown(lptctl: Lptctl) -> None:
+    second_ns = 10**9
+    who = {"client": "anna", "session": 3, "peer": "uid 1000 pid 41", "identity": "user:anna"}
+    report = {
+        "port": "LPT1",
+        "monotonic_ns": 100 * second_ns,
+        "paused": "a cable",
+        "lease": {"max_hold_s": 60.0, "idle_hold_s": 0.5, "warning_s": 5.0, "expires_ns": 112 * second_ns},
+        "owner": {**who, "grant": 500, "since_ns": 52 * second_ns},
+        "waiting": 1,
+        "waiters": [{**who, "client": "ben", "identity": "anonymous", "position": 1}],
+        "registrations": [{**who, "identity": "uid 1000 pid 41", "interrupt": True}],
+    }
+    with scripted_daemon(status=report) as daemon:
+        result = lptctl("status", url=daemon.url)
+    assert result.code == 0
+    assert result.out.splitlines()[1:] == [
+        "paused      a cable; nobody is granted the port",
+        "owner       anna (session 3, user:anna, uid 1000 pid 41) for 48.0 s, grant 500",
+        "lease       at most 60 s while others wait, at most 0.5 s without using the port, warned 5 s before, "
+        "the owner loses the port in 12.0 s",
+        "waiting     1",
+        "            1. ben (session 3, anonymous, uid 1000 pid 41)",
+        "registered  1",
+        "            anna (session 3, uid 1000 pid 41): interrupts",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("report", "lines"),
+    [
+        ({"paused": "", "lease": None}, ["paused      no reason was given; nobody is granted the port"]),
+        ({"paused": None, "lease": {"max_hold_s": 0, "idle_hold_s": 0, "warning_s": 0, "expires_ns": None}}, []),
+        ({"lease": {"idle_hold_s": 300}}, ["lease       at most 300 s without using the port"]),
+        (
+            {"lease": {"max_hold_s": 9, "expires_ns": 1}, "monotonic_ns": 5},
+            ["lease       at most 9 s while others wait, the owner loses the port in 0.0 s"],
+        ),
+        ({"lease": {"max_hold_s": "x", "idle_hold_s": True}}, []),
+    ],
+)
+def test_what_is_off_or_not_known_of_pause_and_lease_is_left_out(report: dict[str, Any], lines: list[str]) -> None:
+    from lptctl.status_command import render
+
+    shown = [line for line in render(report).splitlines() if line.startswith(("paused", "lease"))]
+    assert shown == lines
 
 
 def test_start_up_loads_neither_rich_nor_trio(url: str) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgpack
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from lpt_service.config import Config, parse
+from lpt_service.config import Config, ListenerConfig, parse
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.structs import PARALLEL_INTERRUPT_SERVICE_ROUTINE, PULSE
 from lpt_service.server.daemon import Daemon
+from lpt_service.server.identity import Identity, Origin
+from lpt_service.server.listener_set import Change, ListenerSet
 
 START_NS = 1_000_000_000_000
 START_REALTIME_NS = 1_700_000_000_000_000_000
 INTERNAL = "internal_device_control"
+MEMORY = Origin("memory", "memory")
+ROOT = Origin("uid 0 pid 1", "user 0", Identity(uid=0))
 
 
 class VirtualClock:
@@ -152,9 +156,9 @@ class MemoryStream:
 class Peer:
     """A client of a daemon in this process."""
 
-    def __init__(self, daemon: Daemon, room: int = 1 << 30) -> None:
+    def __init__(self, daemon: Daemon, room: int = 1 << 30, origin: Origin = MEMORY) -> None:
         self.stream = MemoryStream(room)
-        self.session = daemon.serve(self.stream, "memory")
+        self.session = daemon.serve(self.stream, origin)
         self._unpacker = msgpack.Unpacker()
         self._msgids = itertools.count(1)
 
@@ -264,6 +268,11 @@ async def start_daemon(nursery: trio.Nursery, *, server: Any = None, **sections:
     daemon = Daemon(config(**sections), clock=VirtualClock())
     await nursery.start(daemon.run)
     return daemon
+
+
+async def prepare(listeners: ListenerSet, urls: Iterable[str], *, is_open: bool = False) -> Change:
+    """What `prepare` makes of URLs; `is_open`: whether anybody could use a port behind them."""
+    return await listeners.prepare([ListenerConfig(url=url) for url in urls], lambda is_tls: is_open)
 
 
 async def enter(daemon: Daemon, room: int = 1 << 30, **keys: Any) -> Peer:

@@ -9,10 +9,13 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lpt_service.config import LimitsConfig
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.server.daemon import Daemon
-from lpt_service.server.session import BACKLOG_MAX_BYTES, TURN_MESSAGES
+from lpt_service.server.session import TURN_MESSAGES
 from tests.server.fakes import Peer, enter, is_open, request, routine, simulated, start_daemon, status
+
+BACKLOG_MAX_BYTES = LimitsConfig().max_backlog_bytes
 
 
 class Race:

@@ -9,14 +9,14 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lpt_service.server.daemon import Daemon
-from tests.server.fakes import Peer, enter, start_daemon, status
+from tests.server.fakes import MEMORY, ROOT, Peer, enter, start_daemon, status
 
 TWO_PORTS = [{"name": "A"}, {"name": "B"}]
 
 
 async def administrator(daemon: Daemon, **keys: Any) -> Peer:
-    peer = await enter(daemon, **keys)
-    peer.session.is_admin = True
+    peer = Peer(daemon, origin=ROOT)
+    await peer.say_hello(**keys)
     return peer
 
 
@@ -66,9 +66,8 @@ async def test_an_administrator_needs_no_token_but_gives_no_wrong_one(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     daemon = await start_daemon(nursery, port=TWO_PORTS, token=[{"name": "a", "sha256": "0" * 64}])
-    for is_admin, keys, is_let_in in ((True, {}, True), (True, {"token": "x"}, False), (False, {}, False)):
-        peer = Peer(daemon)
-        peer.session.is_admin = is_admin
+    for origin, keys, is_let_in in ((ROOT, {}, True), (ROOT, {"token": "x"}, False), (MEMORY, {}, False)):
+        peer = Peer(daemon, origin=origin)
         peer.send("hello", {"protocol": 1, "port": "A", **keys})
         reply = (await peer.messages())[0]
         assert (reply[2] is None) == is_let_in, reply

@@ -12,7 +12,7 @@ from lpt_service.server.hello import Hello, parse_hello
 
 
 def test_the_least_hello() -> None:
-    assert parse_hello(({"protocol": 1},)) == Hello(1, "", None, None, None, None)
+    assert parse_hello(({"protocol": 1},)) == Hello(1, "", None, None, None, None, None)
 
 
 def test_a_full_hello() -> None:
@@ -22,9 +22,10 @@ def test_a_full_hello() -> None:
         "port": "LPT2",
         "token": "secret",
         "resume": "r",
+        "from": (7, 8),
         "notifications": ("queued", "interrupt", "queued"),
     }
-    assert parse_hello((given,)) == Hello(1, "me", "LPT2", "secret", "r", frozenset(("queued", "interrupt")))
+    assert parse_hello((given,)) == Hello(1, "me", "LPT2", "secret", "r", (7, 8), frozenset(("queued", "interrupt")))
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:
@@ -74,3 +75,10 @@ def test_a_key_of_the_wrong_type_is_named(key: str, value: Any) -> None:
 def test_protocol_is_required() -> None:
     with pytest.raises(RequestError, match="protocol must be an integer"):
         parse_hello(({"client": "me"},))
+
+
+@pytest.mark.parametrize("place", [None, 5, (1,), (1, 2, 3), (1, -1), (True, 1), ("a", 1)])
+def test_a_place_in_the_log_has_its_shape_where_it_means_something(place: object) -> None:
+    with pytest.raises(RequestError, match="hello: from must be"):
+        parse_hello(({"protocol": 1, "resume": "r", "from": place},))
+    assert parse_hello(({"protocol": 1, "from": place},)).resume_from is None

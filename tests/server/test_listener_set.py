@@ -7,14 +7,17 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from lpt_service.config import ListenerConfig
 from lpt_service.server import addresses
 from lpt_service.server.listener_set import ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
+from tests.server.fakes import prepare
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ async def listeners() -> AsyncIterator[ListenerSet]:
 
 async def exchange(listeners: ListenerSet, *urls: str) -> list[Listener]:
     """Let the configuration be these; those that leave are closed. Those that are new."""
-    change = await listeners.prepare(urls)
+    change = await prepare(listeners, urls)
     listeners.commit(change)
     for each in change.leaving:
         each.close()
@@ -83,7 +86,7 @@ async def test_a_name_and_its_address_are_the_same(listeners: ListenerSet) -> No
 async def test_narrower_or_wider_without_a_moment_of_silence(listeners: ListenerSet, before: str, after: str) -> None:
     port = free_port()
     await exchange(listeners, f"lpt://{before}:{port}")
-    change = await listeners.prepare([f"lpt://{after}:{port}"])
+    change = await prepare(listeners, [f"lpt://{after}:{port}"])
     assert can_connect("127.0.0.1", port)
     listeners.commit(change)
     change.leaving[0].close()
@@ -99,7 +102,7 @@ async def test_every_problem_is_named_with_its_path_and_nothing_has_changed(
     before = await exchange(listeners, "lpt://127.0.0.1:0")
     descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(ListenError) as caught:
-        await listeners.prepare([f"lpt+unix://{folder}/s", "lpt+unix:///no/such/s", "lpt://192.0.2.1:0"])
+        await prepare(listeners, [f"lpt+unix://{folder}/s", "lpt+unix:///no/such/s", "lpt://192.0.2.1:0"])
     assert [problem.split(": cannot listen on ")[0] for problem in caught.value.problems] == [
         "server.listen[1]",
         "server.listen[2]",
@@ -118,7 +121,7 @@ async def test_a_name_that_nobody_resolves_is_a_problem_in_time(
 
     monkeypatch.setattr(trio.socket, "getaddrinfo", never)
     with pytest.raises(ListenError) as caught:
-        await listeners.prepare(["lpt://slow.example:1", "lpt://slower.example:1"])
+        await prepare(listeners, ["lpt://slow.example:1", "lpt://slower.example:1"])
     assert trio.current_time() == addresses.RESOLVE_TIMEOUT_S
     assert len(caught.value.problems) == 2
     assert "the name was not resolved within 5 s" in caught.value.problems[1]
@@ -180,7 +183,7 @@ async def test_a_wildcard_of_systemd_s_serves_every_address_of_its_family() -> N
             pytest.skip("no IPv6 here")
         listeners = ListenerSet([sock])
         port = sock.getsockname()[1]
-        change = await listeners.prepare([f"lpt://127.0.0.1:{port}", f"lpt://[::1]:{port}"])
+        change = await prepare(listeners, [f"lpt://127.0.0.1:{port}", f"lpt://[::1]:{port}"])
         assert {each.address.host for each in change.opened} == {"127.0.0.1", "::1"} - serves
         assert change.unnamed == []
         change.give_up()
@@ -192,14 +195,14 @@ async def test_a_wildcard_beside_one_of_systemd_s_is_refused_with_the_way_out() 
     listeners = ListenerSet([sock])
     port = sock.getsockname()[1]
     with pytest.raises(ListenError, match=f"systemd listens on lpt://127.0.0.1:{port}.*change lptd.socket"):
-        await listeners.prepare([f"lpt://0.0.0.0:{port}"])
+        await prepare(listeners, [f"lpt://0.0.0.0:{port}"])
     listeners.close()
 
 
 async def test_those_of_systemd_that_are_not_named_are_told() -> None:
     listeners = ListenerSet([inherited(), inherited()])
     one, other = listeners.inherited
-    change = await listeners.prepare([str(one.url)])
+    change = await prepare(listeners, [str(one.url)])
     assert change.unnamed == [other]
     listeners.close()
 
@@ -210,7 +213,7 @@ async def test_those_of_systemd_that_are_not_named_are_told() -> None:
 async def test_an_address_changes_to_tls_and_back_without_a_moment_of_silence(listeners: ListenerSet) -> None:
     port = free_port()
     for scheme in ("lpt", "lpts", "lpt"):
-        change = await listeners.prepare([f"{scheme}://127.0.0.1:{port}"])
+        change = await prepare(listeners, [f"{scheme}://127.0.0.1:{port}"])
         assert len(change.opened) == 1
         assert scheme == "lpt" or can_connect("127.0.0.1", port)
         listeners.commit(change)
@@ -225,10 +228,65 @@ async def test_systemds_socket_speaks_tls_if_the_configuration_says_so() -> None
     port = free_port()
     listeners = ListenerSet([socket.create_server(("0.0.0.0", port))])
     for named, is_tls in ((["lpts"], True), ([], False), (["lpt"], False), (["lpts"], True)):
-        change = await listeners.prepare([f"{scheme}://127.0.0.1:{port}" for scheme in named])
+        change = await prepare(listeners, [f"{scheme}://127.0.0.1:{port}" for scheme in named])
         assert change.opened == []
         listeners.commit(change)
         assert urls(listeners) == [f"{'lpts' if is_tls else 'lpt'}://0.0.0.0:{port}"]
     with pytest.raises(ListenError, match=f"both lpt:// and lpts:// name lpt://0.0.0.0:{port}"):
-        await listeners.prepare([f"lpts://127.0.0.1:{port}", f"lpt://127.0.0.2:{port}"])
+        await prepare(listeners, [f"lpts://127.0.0.1:{port}", f"lpt://127.0.0.2:{port}"])
+    listeners.close()
+
+
+# Who may reach what systemd has opened
+
+EXPOSED = "could use the ports: make [[token]], [[role]] or required client certificates"
+
+
+async def prepare_tables(listeners: ListenerSet, *items: dict[str, Any], is_open: bool = True) -> None:
+    tables = [ListenerConfig(**item) for item in items]
+    listeners.commit(await listeners.prepare(tables, lambda is_tls: is_open and not is_tls))
+
+
+async def test_a_wide_socket_of_systemds_is_refused_unless_it_is_said_in_words() -> None:
+    listeners = ListenerSet([inherited("0.0.0.0")])
+    url = str(listeners.inherited[0].url)
+    for items in ([], [{"url": url}], [{"url": url, "allow_from": ("10.0.0.0/8",)}]):
+        with pytest.raises(ListenError) as caught:
+            await prepare_tables(listeners, *items)
+        (problem,) = caught.value.problems
+        assert problem.startswith(f"systemd's socket: whoever reaches {url} from another machine {EXPOSED}")
+        assert "(name it in server.listen for that)" in problem
+    await prepare_tables(listeners, {"url": url, "insecure": True})
+    await prepare_tables(listeners, {"url": url.replace("lpt:", "lpts:")})
+    await prepare_tables(listeners, is_open=False)
+    listeners.close()
+
+
+async def test_one_of_this_machines_own_is_not() -> None:
+    listeners = ListenerSet([inherited()])
+    await prepare_tables(listeners)
+    listeners.close()
+
+
+async def test_networks_hold_for_what_systemd_has_opened() -> None:
+    listeners = ListenerSet([inherited("0.0.0.0")])
+    item = {"url": str(listeners.inherited[0].url), "insecure": True}
+    for networks in (("10.0.0.0/8",), None):
+        await prepare_tables(listeners, {**item, "allow_from": networks})
+        assert listeners.inherited[0].allow_from == networks
+    listeners.close()
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_two_items_that_stand_for_one_of_systemds_must_agree(order: int) -> None:
+    """Otherwise one that allows more would open what the other closes."""
+    listeners = ListenerSet([inherited("0.0.0.0")])
+    port = listeners.inherited[0].address.tcp_port
+    own: dict[str, Any] = {"url": f"lpt://127.0.0.1:{port}"}
+    wide: dict[str, Any] = {"url": f"lpt://0.0.0.0:{port}", "allow_from": ("10.0.0.0/8",)}
+    with pytest.raises(ListenError) as caught:
+        await prepare_tables(listeners, *[own, wide][::order], is_open=False)
+    said = f"server.listen[1]: systemd's lpt://0.0.0.0:{port} is named twice, with other allow_from or insecure"
+    assert caught.value.problems == [said]
+    await prepare_tables(listeners, own, {**wide, "allow_from": None}, is_open=False)
     listeners.close()

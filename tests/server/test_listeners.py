@@ -19,7 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lpt_service.server import listeners as module
 from lpt_service.server.listener_set import ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
-from tests.server.fakes import until
+from tests.server.fakes import prepare, until
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def folder() -> Iterator[Path]:
 
 async def open_listeners(text: str) -> ListenerSet:
     listeners = ListenerSet()
-    listeners.commit(await listeners.prepare([text]))
+    listeners.commit(await prepare(listeners, [text]))
     return listeners
 
 

@@ -49,7 +49,7 @@ class Reloading:
 
 
 def server(*urls: str, **keys: Any) -> dict[str, Any]:
-    return {"listen": list(urls), **keys}
+    return {"listen": [{"url": url, "insecure": True} for url in urls], **keys}
 
 
 async def owner_and_waiter(daemon: Daemon) -> tuple[Peer, Peer, int]:

@@ -8,6 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lpt_service.config import LimitsConfig
 from lpt_service.server import session as module
 from lpt_service.server.daemon import Daemon
 from tests.server.fakes import Peer, closing, enter, is_open, request, status
@@ -85,7 +86,7 @@ async def test_the_hello_deadline_holds_while_replies_are_not_read(daemon: Daemo
     for _ in range(5000):
         peer.send("ping")
     await trio.sleep(10.1)
-    assert peer.session.outbox.backlog_bytes < module.BACKLOG_MAX_BYTES * 2
+    assert peer.session.outbox.backlog_bytes < LimitsConfig().max_backlog_bytes * 2
     await trio.sleep(module.CLOSE_TIMEOUT_S)
     assert peer.stream.is_closed
 
@@ -195,7 +196,7 @@ async def test_a_frame_is_not_late_while_the_daemon_does_not_read(daemon: Daemon
     sent = frame * 20_000 + frame[:4]
     peer.stream.feed(*(sent[start : start + 1001] for start in range(0, len(sent), 1001)))  # never on a frame's end
     await wait_all_tasks_blocked()
-    assert peer.session.outbox.backlog_bytes >= module.BACKLOG_MAX_BYTES
+    assert peer.session.outbox.backlog_bytes >= LimitsConfig().max_backlog_bytes
     for _ in range(60):
         await trio.sleep(1)
         peer.read(1)

@@ -181,7 +181,7 @@ async def test_an_exception_in_a_handler_ends_its_session_and_no_other(
     assert await bystander.result(waiting) == [0, b""]
     assert await bystander.result(bystander.send("ping"))
     assert errors_logged == [
-        f"session {victim.session.number}: internal error: this session is closed, the others go on"
+        f"session {victim.session.number} (anonymous): internal error: this session is closed, the others go on"
     ]
     errors_logged.clear()
 
@@ -203,7 +203,7 @@ async def test_an_exception_while_sending_ends_its_session_and_no_other(
     await wait_all_tasks_blocked()
     assert victim.stream.is_closed
     assert await bystander.result(bystander.send("ping"))
-    assert errors_logged == [f"session {victim.session.number}: internal error while sending"]
+    assert errors_logged == [f"session {victim.session.number} (anonymous): internal error while sending"]
     errors_logged.clear()
 
 
@@ -220,5 +220,5 @@ async def test_an_exception_while_closing_ends_its_session_and_no_other(
     await wait_all_tasks_blocked()
     assert victim.stream.is_closed
     assert await bystander.result(bystander.send("ping"))
-    assert errors_logged == [f"session {victim.session.number}: internal error while closing"]
+    assert errors_logged == [f"session {victim.session.number} (anonymous): internal error while closing"]
     errors_logged.clear()

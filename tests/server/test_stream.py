@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -11,7 +10,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from lpt_service.server import stream as module
-from lpt_service.server.stream import RECEIVE_BYTES, UNSENT_LOW_WATER_BYTES, SocketStream, describe_peer, set_options
+from lpt_service.server.stream import RECEIVE_BYTES, UNSENT_LOW_WATER_BYTES, SocketStream, set_options
 from tests.server.fakes import until
 
 Pair = tuple[SocketStream, socket.socket]
@@ -228,30 +227,3 @@ def test_options_of_a_unix_socket() -> None:
         # The kernel doubles what is asked for, for its own bookkeeping.
         assert here.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * UNSENT_LOW_WATER_BYTES
         assert here.getblocking() is False
-
-
-# Names
-
-
-def test_a_tcp_peer_is_called_by_its_address() -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as listener,
-        socket.create_connection(listener.getsockname()) as client,
-        listener.accept()[0] as sock,
-    ):
-        assert describe_peer(sock) == f"127.0.0.1:{client.getsockname()[1]}"
-
-
-def test_an_ipv6_peer_is_bracketed() -> None:
-    try:
-        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
-    except OSError:
-        pytest.skip("no IPv6 here")
-    with listener, socket.create_connection(listener.getsockname()[:2]) as client, listener.accept()[0] as sock:
-        assert describe_peer(sock) == f"[::1]:{client.getsockname()[1]}"
-
-
-def test_a_unix_peer_is_called_by_its_user_and_process() -> None:
-    here, there = socket.socketpair()
-    with here, there:
-        assert describe_peer(here) == f"uid {os.getuid()} pid {os.getpid()}"

@@ -34,7 +34,7 @@ max_interrupt_rate_hz = 10_000_000
 """
 _SERVER: Final = f"""
 [server]
-listen = ["lpt://0.0.0.0:{DAEMON_PORT}"]
+listen = [{{url = "lpt://0.0.0.0:{DAEMON_PORT}", insecure = true}}]
 """
 
 # Emulated, on a machine that does other things too.

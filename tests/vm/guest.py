@@ -28,7 +28,7 @@ from tests.vm.machine import forwarded_ports, machine_command
 from tests.vm.payload import make_payload, python_environment
 
 BOOT_TIMEOUT_S: Final = 120.0
-LIFE_S: Final = 900.0
+LIFE_S: Final = 3600.0
 
 COMMAND_PORT: Final = 2222  # vm-run.socket
 DAEMON_PORT: Final = 5378
@@ -157,7 +157,7 @@ class Guest:
         path = self._folder / "console"
         return path.read_text(encoding="utf-8", errors="backslashreplace") if path.exists() else ""
 
-    def check_tests(self, *arguments: str, timeout_s: float = 120.0) -> str:
+    def check_tests(self, *arguments: str, timeout_s: float = 300.0) -> str:
         """Run pytest in the guest, with these arguments; what it printed.
 
         Raises:

@@ -22,13 +22,18 @@ CONFIG: Final = f"""{CARD}
 name = "SIMULATED"
 enable_connect_interrupt = true
 """
+# Goes with `listen_everywhere`: the daemon must be told in words that the host may come in.
+EVERYWHERE: Final = """
+[server]
+listen = ["lpt+unix:///run/lptd/lptd.sock", {url = "lpt://0.0.0.0:5378", insecure = true}]
+"""
 TOKENS: Final = """
 [[token]]
 name = "the test"
 sha256 = "{digest}"
 """
 
-BUILD_TIMEOUT_S: Final = 120.0
+BUILD_TIMEOUT_S: Final = 600.0
 # Emulated, on a machine that does other things too; dpkg unpacks two thousand files.
 INSTALL_TIMEOUT_S: Final = 180.0
 TIMEOUT_S: Final = 60.0

@@ -35,7 +35,7 @@ from tests.vm.daemon import CARD, PC_PORT, SAFE_CONTROL, SAFE_DATA, DistantPerip
 from tests.vm.guest import Guest
 
 # The first test waits until the guest is built.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 Connect = Callable[..., RawClient]
 INTERRUPT_ENABLE = 0x10

@@ -34,7 +34,7 @@ from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDae
 from tests.vm.guest import Guest
 
 # The first test waits until the guest is built.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 Connect = Callable[..., RawClient]
 STATUS_IDLE = 0xD8

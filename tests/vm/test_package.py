@@ -16,7 +16,7 @@ from tests.vm.daemon import SAFE_DATA
 from tests.vm.guest import Guest
 from tests.vm.installed import CONFIG, TIMEOUT_S, TOKEN, TOKENS, Installed, build_package
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 
 class Packages:

@@ -21,7 +21,7 @@ from tests.vm.daemon import CARD, PC_PORT, DistantPeripheral, GuestDaemon, servi
 from tests.vm.guest import Guest
 
 # The first test waits until the guest is built.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 PEER_TIMEOUT_S = 20.0
 INTERRUPTS = 100

@@ -10,7 +10,7 @@ import pytest
 from tests.vm.guest import Guest
 
 # The first test waits until the guest is built.
-pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 PC_PORT_PASSES = 35  # nobody can set its status inputs
 

@@ -23,7 +23,7 @@ from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral
 from tests.vm.guest import DAEMON_PORT, Guest, GuestError
 from tests.vm.inside.restart_load import LISTENERS
 from tests.vm.inside.sandbox_probe import ATTEMPTS
-from tests.vm.installed import CONFIG, TIMEOUT_S, Installed, build_package
+from tests.vm.installed import CONFIG, EVERYWHERE, TIMEOUT_S, Installed, build_package
 from tests.vm.machine import execute
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
@@ -49,7 +49,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
     with Guest(life_s=2400) as guest:
         service = Installed(guest)
         service.install(package)
-        service.configure(CONFIG)
+        service.configure(CONFIG + EVERYWHERE)
         service.listen_everywhere()
         yield service
 
@@ -136,7 +136,7 @@ def test_reload(installed: Installed) -> None:
     before = installed.pid
     told = installed.run("/usr/lib/lptd/restart-when-idle").output
     assert told.startswith("lptd: NOT restarted, its configuration has errors: "), told
-    installed.configure(CONFIG)
+    installed.configure(CONFIG + EVERYWHERE)
     installed.check("systemctl reload lptd")
     installed.wait_for("! systemctl show --property=StatusText lptd | grep -q refused")
     assert client.call("ping")

@@ -264,3 +264,125 @@ def test_garbage_raises_only_what_is_documented() -> None:
             assert conversation.end_reason is not None
         except RequestError as exc:  # pragma: no cover
             pytest.fail(f"undocumented {exc!r}")
+
+
+# A session that goes on
+
+
+def broken() -> Conversation:
+    """One that may go on, with three requests unanswered (2, 3, 4), after its connection broke."""
+    daemon = FakeDaemon()
+    daemon.resume = "00112233445566778899aabbccddeeff"
+    conversation = opened(daemon)
+    for _ in range(3):
+        conversation.request("ping", (), "ping")
+    conversation.end_of_stream()
+    return conversation
+
+
+def test_hello_that_goes_on() -> None:
+    """The bytes: a fixed map, and a msgid that none of the unanswered ones has."""
+    data = Conversation(broken()).hello(client="me", hear_from=(77, 5))
+    expected = {"protocol": 1, "client": "me", "resume": "00112233445566778899aabbccddeeff", "from": (77, 5)}
+    assert data == encode_request(5, "hello", (expected,))
+    (request,) = decode(Conversation(broken()).hello(client="me"))
+    assert isinstance(request, Request)
+    assert "from" not in request.params[0], "nothing is heard"
+    (request,) = decode(Conversation(opened()).hello(client="me", hear_from=(77, 5)))
+    assert isinstance(request, Request)
+    assert request.params == ({"protocol": 1, "client": "me"},), "there was nothing to go on with"
+
+
+def test_a_session_that_goes_on() -> None:
+    conversation = Conversation(broken())
+    conversation.hello(client="me")
+    resumed = {"grant": 9, "position": None, "pending": [3], "registrations": [bytes(32)], "more": 1}
+    answer = {"port": "P", "session": 3, "stream": 4, "resume": "ff" * 16, "resumed": resumed}
+    conversation.receive(encode_result(5, answer))
+    session = conversation.next_event()
+    assert isinstance(session, events.SessionInfo)
+    assert session.resumed == events.Resumed(9, None, (3,), (bytes(32),))
+    assert [conversation.is_pending(msgid) for msgid in (1, 2, 3, 4, 5)] == [False, False, True, False, False]
+    assert conversation.request("ping", (), "ping")[0] == 6
+    conversation.receive(encode_result(3, [1, 2]))
+    assert drain(conversation) == [Response(3, None, (1, 2))]
+    conversation.lose("broken again")
+    (request,) = decode(Conversation(conversation).hello(client="me"))
+    assert isinstance(request, Request)
+    assert request.params[0]["resume"] == "ff" * 16, "a fresh one each time"
+
+
+def test_a_msgid_that_is_pending_is_not_used_again() -> None:
+    former = broken()
+    former._last_msgid = U32_MAX
+    former._pending = {0: "ping", 2: "ping"}
+    conversation = Conversation(former)
+    assert conversation.hello(client="me")[2] == 1, "0 is unanswered"
+    conversation.receive(encode_result(1, {"port": "P", "session": 3, "stream": 4, "resumed": {"pending": [2, 3]}}))
+    assert isinstance(conversation.next_event(), events.SessionInfo)
+    assert [conversation.request("ping", (), "ping")[0] for _ in range(2)] == [4, 5]
+
+
+def test_a_fresh_session_has_nothing_pending() -> None:
+    conversation = Conversation(broken())
+    conversation.hello(client="me")
+    conversation.receive(encode_result(5, {"port": "P", "session": 3, "stream": 4}) + encode_result(3, [1, 2]))
+    assert isinstance(conversation.next_event(), events.SessionInfo)
+    assert not conversation.can_be_resumed
+    with pytest.raises(ConversationError, match="not made"):
+        conversation.next_event()
+
+
+@pytest.mark.parametrize(
+    "resumed",
+    [
+        7,
+        {"grant": "x"},
+        {"grant": -1},
+        {"pending": 3},
+        {"pending": ["x"]},
+        {"registrations": ["x"]},
+        {"pending": [3, 3]},
+    ],
+)
+def test_resumed_of_another_shape(resumed: object) -> None:
+    conversation = Conversation(broken())
+    conversation.hello(client="me")
+    conversation.receive(encode_result(5, {"port": "P", "session": 3, "stream": 4, "resumed": resumed}))
+    with pytest.raises(ConversationError):
+        conversation.next_event()
+
+
+def test_a_daemon_that_goes_on_unasked() -> None:
+    conversation = Conversation()
+    conversation.hello(client="me")
+    conversation.receive(encode_result(1, {"port": "P", "session": 3, "stream": 4, "resumed": {}}))
+    with pytest.raises(ConversationError, match="not asked"):
+        conversation.next_event()
+
+
+def test_bye_is_said_once_and_only_where_something_would_be_kept() -> None:
+    assert opened().bye() == b""
+    daemon = FakeDaemon()
+    daemon.resume = "00" * 16
+    conversation = opened(daemon)
+    assert conversation.can_be_resumed
+    assert conversation.bye() == b"\x93\x02\xa3bye\x90"
+    assert conversation.bye() == b""
+    assert not conversation.can_be_resumed
+
+
+def test_what_broke_the_protocol_does_not_go_on() -> None:
+    daemon = FakeDaemon()
+    daemon.resume = "00" * 16
+    conversation = opened(daemon)
+    conversation.receive(b"\xc1")
+    with pytest.raises(ConversationError):
+        conversation.next_event()
+    assert not conversation.can_be_resumed
+
+
+def test_a_lease_is_told() -> None:
+    conversation = opened()
+    conversation.receive(b"\x93\x02\xa5lease\x92\xa4held\xcd\x13\x88" + notice("lease", "idle", 0, "more"))
+    assert drain(conversation) == [events.LeaseWarning("held", 5000), events.LeaseWarning("idle", 0)]

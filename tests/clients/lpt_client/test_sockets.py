@@ -180,3 +180,13 @@ def test_the_name_of_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sockets.default_client_name() == f"python[{os.getpid()}]"
     monkeypatch.setattr(sys, "argv", [])
     assert sockets.default_client_name() == f"python[{os.getpid()}]"
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 64])
+async def test_a_host_that_cannot_be_one(host: str) -> None:
+    with pytest.raises(lpt_client.ConnectFailed, match=f"'{host}' cannot be a host's name") as caught:
+        blocking.open_port(f"lpt://{host}")
+    assert isinstance(caught.value.__cause__, UnicodeError)
+    with pytest.raises(lpt_client.ConnectFailed, match=f"'{host}' cannot be a host's name"):
+        async with lpt_client.open_port(f"lpts://{host}"):
+            pass

@@ -206,6 +206,7 @@ NOTIFICATIONS = {
     "port_check": daemon(notice("port_check", CHECK, CHECK_CONTEXT), "Run the deferred port check routine 0x3003."),
     "queued": daemon(notice("queued", 4, 2), "Request 4 is second in the queue."),
     "waiters, to the owner": daemon(notice("waiters", 1), "Somebody waits for the port that you own."),
+    "lease": daemon(notice("lease", "held", 5000), "Others wait: in 5 s you will lose the port that you own."),
     "revoked": daemon(notice("revoked", "port removed: the device was unplugged"), "You own the port no longer."),
     "closing": daemon(notice("closing", "the daemon is stopping"), "The last frame."),
     "a notification of a later version": daemon(notice("weather", 21), "A client ignores what it does not know."),

@@ -200,6 +200,14 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
             "Nobody is granted.",
         ),
     ),
+    "the port is paused": (
+        *HELLO,
+        client(control(2, Ioctl.READ_PORT_UCHAR, bytes([1]), 1), "Somebody is working at the device."),
+        daemon(failed(2, Status.STATUS_DEVICE_NOT_READY, "port LPT1 is paused: a new cable"), "Later."),
+        client(control(3, Ioctl.PARALLEL_PORT_ALLOCATE), "Who allocates it, waits:"),
+        daemon(notice("queued", 3, 1), "it is the first,"),
+        daemon(done(3), "and gets it when the port is resumed."),
+    ),
     "a msgid that is still pending is used again": (
         *HELLO,
         client(control(2, Ioctl.PARALLEL_PORT_ALLOCATE), "The port is busy."),

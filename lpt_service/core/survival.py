@@ -1,0 +1,71 @@
+"""What outlives the daemon: holdings of sessions that may come back to the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from lpt_service.core import effects as fx
+from lpt_service.core.requests import ControlRequest, Options, SessionState
+from lpt_service.protocol import messages
+from lpt_service.protocol.ioctl import CONTROL_CODES, Ioctl
+
+if TYPE_CHECKING:
+    from lpt_service.core.function_driver import FunctionDriver
+
+_ALLOCATE: Final = next(row for row in CONTROL_CODES if row.code == Ioctl.PARALLEL_PORT_ALLOCATE)
+
+
+class KeptRequest(NamedTuple):
+    """An allocate request that waits."""
+
+    session: SessionState
+    msgid: int
+    output_length: int
+
+
+class Kept(NamedTuple):
+    """What some sessions hold of a port, each list in its order.
+
+    Attributes:
+        owner: the one of them that owns it, with its grant; None if it is none of them.
+    """
+
+    owner: tuple[SessionState, int] | None = None
+    waiters: tuple[KeptRequest, ...] = ()
+    registrations: tuple[tuple[SessionState, bytes], ...] = ()
+
+
+def holdings(driver: FunctionDriver, sessions: Iterable[SessionState]) -> Kept:
+    """What these sessions hold now."""
+    chosen, ownership = frozenset(sessions), driver.ownership
+    requests = [waiter.request for waiter in ownership.waiters()]
+    return Kept(
+        (ownership.owner, ownership.grant) if ownership.owner in chosen and ownership.owner is not None else None,
+        tuple(KeptRequest(each.session, each.msgid, each.output_length) for each in requests if each.session in chosen),
+        tuple((each.session, each.key) for each in driver.registry if each.session in chosen),
+    )
+
+
+def restore(driver: FunctionDriver, kept: Kept, now_ns: int) -> None:
+    """Give sessions back what they held of this port in a former daemon, before anybody else is served.
+
+    The grant stays in force, and later ones are larger. Requests have no time-out any more. Where the port is not there
+    yet, all this takes effect when it is. Registrations enter the log at its end, as after a restart.
+    """
+    registry, ownership = driver.registry, driver.ownership
+    registry.is_suspended = True
+    for session, key in kept.registrations:
+        was_listening = registry.is_listening(session)
+        registry.restore(session, key)
+        if registry.is_listening(session) and not was_listening:
+            log = registry.log
+            driver.effects.append(fx.EnterLog(session, log.end, messages.SYNC_RESTARTED, log.next_seq, None))
+    if kept.owner is not None:
+        ownership.restore(*kept.owner, now_ns)
+        driver.arbiter.begin_tenure(now_ns)
+    for session, msgid, output_length in kept.waiters:
+        request = ControlRequest(session, msgid, _ALLOCATE, b"", output_length, Options())
+        ownership.restore_waiter(request, now_ns)
+        session.pending[msgid] = request
+        driver.arbiter.waiter_restored(now_ns)

@@ -1,0 +1,95 @@
+"""From an accepted connection to a session: who may not come in is told why, if that costs little."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import trio
+
+from lpt_service.protocol import messages
+from lpt_service.protocol.codec import encode_notification
+from lpt_service.server.admission import Admission
+from lpt_service.server.audit import Audit
+from lpt_service.server.identity import Origin
+from lpt_service.server.listeners import Listener
+from lpt_service.server.stream import SocketStream, Stream, set_options
+from lpt_service.server.tls_gate import TlsGate
+
+# How many who are turned away are given the time to read why; who comes beyond that is cut off.
+TURNED_AWAY_MAX: Final = 64
+_log = logging.getLogger(__name__)
+
+
+class Reception:
+    """Takes connections from the listeners, and hands them to `serve`, which begins a session, in `nursery`."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        gate: TlsGate,
+        serve: Callable[[Stream, Origin], object],
+        audit: Audit,
+    ) -> None:
+        self.nursery: trio.Nursery | None = None
+        self.dead_peer_s = 0.0
+        self.is_closed = False  # the daemon is stopping
+        self._admission = admission
+        self._gate = gate
+        self._serve = serve
+        self._audit = audit
+        self._turned_away = 0
+
+    def receive(self, listener: Listener, sock: socket.socket) -> None:
+        """Somebody has come in at `listener`."""
+        assert self.nursery is not None
+        try:
+            set_options(sock, self.dead_peer_s)
+            origin = Origin.of(sock)
+        except OSError:  # gone already
+            sock.close()
+            return
+        stream = SocketStream(sock)
+        why_not = self._admission.refuse(origin, listener.allow_from)
+        if why_not is not None:
+            _log.warning("refused a connection from %s: %s", origin.peer, why_not)
+            self._audit.refused(f"connection: {why_not}", identity=str(origin.identity), peer=origin.peer)
+            self._turn_away(stream, why_not, is_tls=listener.is_tls)
+            return
+        if listener.is_tls:
+            self._admission.count(origin.host)  # now: many may come in one turn
+            self.nursery.start_soon(self._secure, stream, origin)
+        else:
+            self._serve(stream, origin)
+
+    async def _secure(self, raw: SocketStream, origin: Origin) -> None:
+        try:
+            stream = await self._gate.lead(raw, origin.peer)
+        finally:
+            self._admission.discount(origin.host)
+        if stream is not None and self.is_closed:
+            stream.close()
+        elif stream is not None:
+            self._serve(stream, origin.with_certificate(stream.identity))
+
+    def _turn_away(self, stream: SocketStream, why: str, *, is_tls: bool) -> None:
+        """Say why, and close. A TLS client would have to be led through the handshake first: it is cut off."""
+        assert self.nursery is not None
+        if is_tls or self._turned_away >= TURNED_AWAY_MAX:
+            stream.close()
+            return
+        self._turned_away += 1
+        self.nursery.start_soon(partial(self._say_goodbye, stream, why))
+
+    async def _say_goodbye(self, stream: SocketStream, why: str) -> None:
+        try:
+            with suppress(OSError, trio.ClosedResourceError):
+                stream.try_send(encode_notification(messages.CLOSING, (why,)))
+                await stream.finish()
+        finally:
+            self._turned_away -= 1
+            stream.close()

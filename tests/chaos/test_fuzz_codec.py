@@ -1,0 +1,140 @@
+"""The codec under mutated frames: messages or ConversationError, the same however the bytes come, and little memory.
+
+CHAOS_SEED and CHAOS_FUZZ_S (seconds) may be set. What it once found stands below as tests of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from lpt_service.protocol.codec import BEFORE_HELLO_LIMITS, CLIENT_LIMITS, DAEMON_LIMITS, Decoder
+from lpt_service.protocol.errors import ConversationError
+from lpt_service.protocol.frame_scanner import Limits
+from tests.chaos import mutations, settings
+from tests.e2e.daemons import PROJECT
+
+# The dearest byte is an array header of three that announces 64 items: the decoder makes room for all of them at once.
+# (An empty map is one byte, and takes 64.) What does not depend on the bytes is the machinery.
+_BYTES_A_BYTE = 256
+_MACHINERY_BYTES = 64 * 1024
+
+
+def vectors() -> list[bytes]:
+    """Every whole frame of docs/vectors.json."""
+    found: list[bytes] = []
+
+    def walk(value: Any) -> None:
+        if isinstance(value, dict):
+            for item in value.values():
+                walk(item)
+        elif isinstance(value, list):
+            for item in value:
+                walk(item)
+        elif isinstance(value, str):
+            try:
+                data = bytes.fromhex(value)
+            except ValueError:
+                return
+            if len(data) > 4:
+                found.append(data)
+
+    walk(json.loads((PROJECT / "docs/vectors.json").read_text()))
+    return found
+
+
+def check_limits(value: Any, limits: Limits, level: int) -> None:
+    """A message that was let through is within the limits."""
+    if isinstance(value, (tuple, dict)):
+        assert level <= limits.max_nesting
+        assert len(value) <= limits.max_items
+        for item in (*value, *value.values()) if isinstance(value, dict) else value:
+            check_limits(item, limits, level + 1)
+    elif isinstance(value, str):
+        assert len(value.encode()) <= limits.max_string_bytes
+    elif isinstance(value, bytes):
+        assert len(value) <= limits.max_frame_bytes
+    else:
+        assert value is None or type(value) in (int, bool, float), f"not of the protocol: {value!r}"
+
+
+def decode(chunks: list[bytes], limits: Limits) -> tuple[str, str | None]:
+    """The messages (as text: there may be a NaN in them), and the fault, if any."""
+    decoder = Decoder(limits)
+    messages = []
+    for chunk in chunks:
+        decoder.receive(chunk)
+        try:
+            while (message := decoder.next_message()) is not None:
+                check_limits(tuple(message), limits, 1)
+                messages.append(message)
+        except ConversationError as exc:
+            return repr(messages), str(exc)
+    return repr(messages), None
+
+
+def peak_bytes(chunks: list[bytes], limits: Limits) -> int:
+    """The most memory that decoding takes, beside the bytes themselves."""
+    tracemalloc.start()
+    decode(chunks, limits)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak
+
+
+def fuzz(seed: int, seconds: float) -> int:
+    """Mutated frames for so long; how many there were."""
+    chance = random.Random(seed)
+    corpus = vectors()
+    count, until = 0, time.monotonic() + seconds
+    while time.monotonic() < until:
+        limits = chance.choice((BEFORE_HELLO_LIMITS, DAEMON_LIMITS, CLIENT_LIMITS))
+        frames = [
+            chance.choice(corpus) if chance.random() < 0.3 else mutations.frame(chance)
+            for _ in range(chance.randint(1, 3))
+        ]
+        data = b"".join(frames)
+        if chance.random() < 0.8:
+            data = mutations.mutated(chance, data)
+        pieces = mutations.chunks(chance, data)
+        messages, fault = decode([data], limits)
+        assert fault is None or 10 < len(fault) < 300, data.hex()
+        again, fault_again = decode(pieces, limits)
+        assert messages == again, f"{data.hex()} in {[len(piece) for piece in pieces]}"
+        assert (fault is None) == (fault_again is None), f"{data.hex()} in {[len(piece) for piece in pieces]}"
+        if count % 20 == 0:
+            most = peak_bytes(chance.choice(([data], pieces)), limits)
+            assert most < _BYTES_A_BYTE * len(data) + _MACHINERY_BYTES, f"{most} bytes for {data.hex()}"
+        count += 1
+    return count
+
+
+def test_mutated_frames() -> None:
+    assert fuzz(settings.seed(1), 0.5) > 100
+
+
+@pytest.mark.system
+@pytest.mark.timeout(settings.number("CHAOS_FUZZ_S", 60) + 120)
+def test_mutated_frames_for_long() -> None:
+    seconds = settings.number("CHAOS_FUZZ_S", 60) / 2
+    print(f"{fuzz(settings.seed(), seconds)} mutated frames in {seconds} s")
+
+
+@pytest.mark.parametrize(
+    "dear",
+    [
+        b"\xdc\x00\x40" * 20_000,
+        b"\x94\x00\x01\xa4ping" + (b"\xdc\x00\x40" * 6) + b"\x80" * 60_000,
+        b"\x94\x00\x01\xa4ping\x91" + b"\x81\x00" * 10_000,
+        b"\x94\x00\x01\xa4ping\x91\xc6\xff\xff\xff\xff" + b"x" * 60_000,
+    ],
+)
+def test_the_dearest_frames(dear: bytes) -> None:
+    """Whole, and in halves."""
+    for pieces in ([dear], [dear[: len(dear) // 2], dear[len(dear) // 2 :]]):
+        assert peak_bytes(pieces, DAEMON_LIMITS) < min(_BYTES_A_BYTE * len(dear), 8 << 20) + _MACHINERY_BYTES
