@@ -94,7 +94,7 @@ class ListenerConfig(_Section):
     """One item of `server.listen`: a URL, or a table with one."""
 
     url: Annotated[str, AfterValidator(_check_listen)]
-    allow_from: tuple[Annotated[str, AfterValidator(_check_network)], ...] | None = None
+    allow_from: tuple[Annotated[str, AfterValidator(_check_network)], ...] | None = Field(default=None, min_length=1)
     insecure: bool = False
 
     @model_validator(mode="after")

@@ -132,6 +132,7 @@ def test_every_error_is_named_with_its_path() -> None:
         ({"server": {"state_directory": "here"}}, "must be an absolute path (got 'here')"),
         ({"server": 5}, "server: "),
         ({"port": []}, "port: "),
+        ({"server": {"listen": [{"url": "lpt://127.0.0.1", "allow_from": []}]}}, "server.listen[0].allow_from: "),
         ({"port": {"name": "LPT1"}}, "port: "),
         ({"port": [{"name": ""}]}, "port[0].name: "),
         ({"port": [{"name": "-x"}]}, "port[0].name: "),

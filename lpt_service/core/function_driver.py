@@ -25,7 +25,7 @@ from lpt_service.core.jobs import Job
 from lpt_service.core.leases import Lease, Leases
 from lpt_service.core.notices import LeaseNotice, RevokedNotice
 from lpt_service.core.ownership import Ownership
-from lpt_service.core.requests import ControlRequest, SessionState, parse_request
+from lpt_service.core.requests import SESSION_ENDED, ControlRequest, SessionState, parse_request
 from lpt_service.core.row_checks import check_row
 from lpt_service.core.settings import PortSettings
 from lpt_service.core.storm_guard import StormGuard
@@ -308,14 +308,14 @@ class FunctionDriver:
 
     # The end of a session, of the port, of the daemon
 
-    def release_all(self, session: SessionState, now_ns: int) -> None:
-        """Everything that a session holds ends with it (semantic 2)."""
+    def release_all(self, session: SessionState, now_ns: int, why: str = SESSION_ENDED) -> None:
+        """Everything that a session holds ends with it (semantic 2); `why` is for the account of its ownership."""
         error = RequestError(Status.STATUS_CANCELLED, "the session ended")
         try:
             self.end_requests(session, error, now_ns)
             self.registry.vanish(session, now_ns)
             if self.ownership.owner is session:
-                self.arbiter.force_release("session ended", now_ns)
+                self.arbiter.force_release(why, now_ns)
             self.arbiter.end_drain(session, now_ns)
         except PortGoneError as exc:
             self.begin_removal(str(exc), now_ns)

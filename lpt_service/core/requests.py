@@ -13,6 +13,8 @@ from lpt_service.protocol.ioctl import CONTROL_CODES, ControlCode, IoctlClass, R
 from lpt_service.protocol.messages import Request
 from lpt_service.protocol.status import Status
 
+# Why an ownership has ended, where nobody took it away.
+SESSION_ENDED: Final = "session ended"
 _U64_MAX: Final = 0xFFFFFFFF_FFFFFFFF
 _BY_METHOD: Final[Mapping[str, Mapping[int, ControlCode]]] = {
     io_class.value: {int(row.code): row for row in CONTROL_CODES if io_class in row.classes} for io_class in IoctlClass

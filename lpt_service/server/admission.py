@@ -58,8 +58,13 @@ class Admission:
     # Connections
 
     def refuse(self, origin: Origin, allow_from: tuple[str, ...] | None) -> str | None:
-        """Why a new connection must not come in, in words for the one who is there; None if it may."""
+        """Why a new connection must not come in, in words for the one who is there; None if it may.
+
+        Who could end the daemon is always let in, to look who fills it, and to send them away.
+        """
         limits = self._config.limits
+        if origin.identity.is_local_administrator:
+            return None
         if allow_from is not None and not _is_in(origin.host, allow_from):
             return f"connections from {origin.host} are not allowed here"
         if self._per_host[origin.host] >= limits.max_connections_per_address:
@@ -114,6 +119,8 @@ class Admission:
         Those kept without a connection count as connections of their address, or it could fill the daemon with them.
         (They do not before hello: the one who comes back must be let in.)
         """
+        if identity.is_local_administrator:
+            return
         limits, workers = self._config.limits, self._workers.values()
         total = sum(len(worker.sessions) + len(worker.parking) for worker in workers)
         if total >= limits.max_sessions:

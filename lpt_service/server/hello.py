@@ -14,9 +14,6 @@ from lpt_service.protocol.messages import PROTOCOL_VERSION
 from lpt_service.server.clock import Clock
 
 SERVER_NAME: Final = f"lpt-service {__version__}"
-# Beyond version 1, by who may use it. A port with a lease has the feature "lease", too.
-_ADMIN_FEATURES: Final = ("administration", "drain")
-_LEASE_FEATURE: Final = "lease"
 _TEXTS: Final = ("client", "port", "token", "resume")
 
 
@@ -70,12 +67,20 @@ def parse_hello(params: Any) -> Hello:
     )
 
 
-def welcome(driver: FunctionDriver, state: SessionState, limits: LimitsConfig, clock: Clock) -> dict[str, Any]:
+def welcome(
+    driver: FunctionDriver, state: SessionState, limits: LimitsConfig, clock: Clock, *, may_drain: bool
+) -> dict[str, Any]:
     """The answer to hello, without what is about coming back."""
     settings, wire = driver.settings, DAEMON_LIMITS
-    features = list(_ADMIN_FEATURES) if state.role is Role.ADMIN else []
-    if settings.has_lease:
-        features.append(_LEASE_FEATURE)
+    features = [
+        name
+        for name, is_there in (
+            ("administration", state.role is Role.ADMIN),
+            ("drain", may_drain),
+            ("lease", settings.has_lease),
+        )
+        if is_there
+    ]
     return {
         "protocol": PROTOCOL_VERSION,
         "server": SERVER_NAME,

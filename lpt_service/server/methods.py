@@ -59,7 +59,7 @@ def hello(session: Session, request: Request) -> dict[str, Any]:
     worker.join(session, state)
     session.may_drain = entry.may_drain
     session.log.info("%s %r for port %s", "back:" if is_resumed else "hello from", said.client, worker.name)
-    answer = welcome(worker.driver, state, daemon.limits, daemon.clock)
+    answer = welcome(worker.driver, state, daemon.limits, daemon.clock, may_drain=entry.may_drain)
     if worker.parking.grace_s > 0:
         answer["limits"]["grace_s"] = worker.parking.grace_s
         answer["resume"] = worker.parking.tickets.issue(worker, state, entry.identity, session.origin.host)
@@ -143,9 +143,10 @@ def kick(session: Session, request: Request) -> dict[str, Any]:
     worker = _administer(session, request, reason, target=number)
     for state, each in worker.sessions.items():
         if state.session == number:
-            each.end(_by_administrator(reason))
+            each.why_released = _by_administrator(reason)
+            each.end(each.why_released)
             return {"kicked": number}
-    if not worker.parking.evict(number):
+    if not worker.parking.evict(number, _by_administrator(reason)):
         raise invalid(f"session: port {worker.name} has no session {number}")
     return {"kicked": number}
 

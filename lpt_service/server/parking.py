@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lpt_service.core.deadlines import Deadline
-from lpt_service.core.requests import SessionState
+from lpt_service.core.requests import SESSION_ENDED, SessionState
 from lpt_service.log import SessionLogger
 from lpt_service.server.hello import Hello
 from lpt_service.server.identity import Identity
@@ -128,11 +128,11 @@ class Parking:
             "registrations": [each.key for each in driver.registry if each.session is state],
         }
 
-    def evict(self, number: int) -> bool:
+    def evict(self, number: int, why: str) -> bool:
         """Release what the parked session `number` holds; False if there is none."""
         for state in self._parked:
             if state.session == number:
-                self._release(state)
+                self._release(state, why)
                 return True
         return False
 
@@ -154,9 +154,9 @@ class Parking:
         SessionLogger(_log, state.session, state.identity).info(
             "nobody came back within %g s: what it held is released", self.grace_s
         )
-        self._release(state)
+        self._release(state, SESSION_ENDED)
 
-    def _release(self, state: SessionState) -> None:
+    def _release(self, state: SessionState, why: str) -> None:
         parked = self._parked.pop(state)
         self._worker.driver.deadlines.cancel(parked.deadline)
-        self._worker.release(state, parked.outbox)
+        self._worker.release(state, parked.outbox, why)

@@ -122,7 +122,7 @@ class PortWorker:
         """A session has ended: what it holds is released, and whoever waited for it is served, at once."""
         assert session.state is not None
         self._pump.discard(session)
-        self.release(session.state, session.outbox)
+        self.release(session.state, session.outbox, session.why_released)
         del self.sessions[session.state]
 
     def forget(self, session: Session) -> None:
@@ -131,9 +131,9 @@ class PortWorker:
         self._pump.discard(session)
         del self.sessions[session.state]
 
-    def release(self, state: SessionState, outbox: Outbox) -> None:
+    def release(self, state: SessionState, outbox: Outbox, why: str) -> None:
         """What a session holds ends."""
-        self.driver.release_all(state, self.clock.monotonic_ns())
+        self.driver.release_all(state, self.clock.monotonic_ns(), why)
         self.parking.tickets.cancel(state)
         self.carry_out()
         self._lost_by_former += outbox.lost

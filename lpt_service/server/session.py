@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from lpt_service.core.requests import SessionState, invalid
+from lpt_service.core.requests import SESSION_ENDED, SessionState, invalid
 from lpt_service.log import SessionLogger
 from lpt_service.protocol import messages
 from lpt_service.protocol.codec import BEFORE_HELLO_LIMITS, DAEMON_LIMITS, Decoder, encode_error, encode_result
@@ -51,6 +51,7 @@ class Session:
         identity: who it is; before hello, as far as the connection tells.
         state: what it holds of its port; None before hello.
         worker: its port; None before hello and after the end.
+        why_released: for the account of what it owned at its end.
         may_drain: it was the administrator of every port when it said hello.
         is_leaving: the client has said goodbye: nothing is kept for it.
     """
@@ -63,6 +64,7 @@ class Session:
         self.state: SessionState | None = None
         self.worker: PortWorker | None = None
         self.may_drain = False
+        self.why_released = SESSION_ENDED
         self.is_leaving = False
         self.outbox = Outbox()
         self.log = SessionLogger(_log, number, str(origin.identity))

@@ -94,6 +94,7 @@ async def test_kick_ends_a_session_and_releases_what_it_holds(nursery: trio.Nurs
     assert (status(house.daemon)["registered"], status(house.daemon)["sessions"]) == (0, 2)
     ((_, port, fields),) = house.events("kick")
     assert (port, fields["identity"], fields["target"], fields["reason"]) == ("LPT1", "user:1002", number, "shift over")
+    assert [fields["why"] for _, _, fields in house.events("released")] == ["administrator: shift over"]
     detail = await invalid(admin, admin.send("kick", {"session": number}))
     assert detail == f"session: port LPT1 has no session {number}"
 
@@ -114,6 +115,7 @@ async def test_kick_reaches_who_is_not_there(nursery: trio.Nursery, autojump_clo
     assert await admin.result(admin.send("kick", {"session": number})) == {"kicked": number}
     await waiter.result(waiting)
     assert (status(house.daemon)["registered"], status(house.daemon)["sessions"]) == (0, 2)
+    assert [fields["why"] for _, _, fields in house.events("released")] == ["administrator"]
     back = Peer(house.daemon, origin=BERTA)
     assert "resumed" not in await back.say_hello(resume=secret)
     assert back.session.number != number

@@ -131,7 +131,7 @@ async def test_a_hello_that_may_be_said_again_does_not_leave_the_line(
 async def test_max_sessions(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     daemon, witness = await start(nursery, max_sessions=3)
     second = Peer(daemon, origin=origin(1))
-    third, fourth = Peer(daemon), Peer(daemon, origin=ROOT)
+    third, fourth = Peer(daemon), Peer(daemon)
     assert await greet(second) is None
     assert await greet(third) is None
     assert await greet(fourth) == "sessions: 3 are open, the limit"
@@ -140,6 +140,17 @@ async def test_max_sessions(nursery: trio.Nursery, autojump_clock: MockClock) ->
     second.stream.end()
     await wait_all_tasks_blocked()
     assert await greet(fourth) is None
+
+
+async def test_who_could_end_the_daemon_is_let_in_beyond_the_limits(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon, _ = await start(nursery, max_sessions=1, max_connections=1, max_connections_per_address=1)
+    assert await greet(Peer(daemon)) == "sessions: 1 are open, the limit"
+    assert await greet(Peer(daemon, origin=ROOT)) is None
+    assert await greet(Peer(daemon, origin=ROOT)) is None
+    assert daemon.admission.refuse(ROOT, None) is None
+    assert daemon.admission.refuse(origin(1), None) is not None
 
 
 async def test_max_sessions_counts_all_ports_and_those_that_are_kept_for_who_comes_back(
