@@ -17,9 +17,10 @@ from typing import Final
 import trio
 
 from lpt_service.config import AuditConfig
+from lpt_service.core.effects import Granted, Released
 from lpt_service.server.audit_budget import Budget
 from lpt_service.server.audit_file import Appended, AuditFile
-from lpt_service.server.audit_record import TEXT_MAX_CHARACTERS, Moment, Record, Value, rfc3339
+from lpt_service.server.audit_record import Moment, Record, Value, bounded, ownership, rfc3339
 from lpt_service.server.clock import Clock
 
 FILE_NAME: Final = "audit.jsonl"
@@ -40,6 +41,7 @@ GRANTED: Final = "granted"
 RELEASED: Final = "released"
 LOST: Final = "lost"
 _BUDGETS: Final = ((REFUSED, REFUSED_A_WINDOW), (GRANTED, OWNERSHIPS_A_WINDOW), (RELEASED, OWNERSHIPS_A_WINDOW))
+_About = Mapping[str, Value] | Granted | Released
 _log = logging.getLogger(__name__)
 _audit_log = logging.getLogger("lpt_service.audit")
 
@@ -71,7 +73,8 @@ class Audit:
         self._open_file = open_file
         self._budgets = {event: Budget(count) for event, count in _BUDGETS}
         self._log_budget = Budget(LOGGED_A_WINDOW)
-        self._records: deque[Record] = deque()  # to be told, then to be written:
+        # When, the event, the port, and what is known of it: to be told, then to be written.
+        self._records: deque[tuple[int, str, str | None, _About]] = deque()
         self._lines: deque[bytes] = deque()
         self._recorded = trio.Event()
         self._told = trio.Event()
@@ -89,32 +92,42 @@ class Audit:
     def record(self, event: str, port: str | None = None, **fields: Value) -> None:
         """Note that something has happened just now; never blocks, never raises.
 
-        Texts are cut at TEXT_MAX_CHARACTERS. What a budget does not cover is counted, and summed up as EVENT_more.
+        Texts are cut at `audit_record.TEXT_MAX_CHARACTERS`. What a budget does not cover is counted, and summed up
+        as EVENT_more.
         """
-        budget = self._budgets.get(event)
-        if budget is not None:
-            self._sum_up(event, budget)
-            if not budget.take(self._clock, fields.get("identity")):
-                self._recorded.set()  # its sum is due at some time
-                return
-        self._enqueue(event, port, fields)
+        if self._is_covered(event, fields.get("identity")):
+            self._enqueue(event, port, bounded(fields))
+
+    def record_ownership(self, port: str, effect: Granted | Released) -> None:
+        """Note that an ownership has begun or ended: as `record`, but its fields are made when they are written.
+
+        This happens at every hand-off, which is not to wait for it.
+        """
+        event = GRANTED if type(effect) is Granted else RELEASED
+        if self._is_covered(event, effect.session.identity):
+            self._enqueue(event, port, effect)
 
     def refused(self, why: str, port: str | None = None, **fields: Value) -> None:
         """Note an attempt that was refused, within a budget of REFUSED_A_WINDOW for all of them together."""
         self.record(REFUSED, port, why=why, **fields)
 
-    def time_of(self, monotonic_ns: int) -> Moment:
-        """A moment of the monotonic clock, as the time of day."""
-        return Moment(self._clock.realtime_ns() - self._clock.monotonic_ns() + monotonic_ns)
+    def _is_covered(self, event: str, identity: object) -> bool:
+        """Whether the event's budget has a record left, if it has a budget."""
+        budget = self._budgets.get(event)
+        if budget is None:
+            return True
+        self._sum_up(event, budget)
+        if budget.take(self._clock, identity):
+            return True
+        self._recorded.set()  # its sum is due at some time
+        return False
 
-    def _enqueue(self, event: str, port: str | None, fields: Mapping[str, Value]) -> None:
+    def _enqueue(self, event: str, port: str | None, about: _About) -> None:
         if self._is_closed or len(self._records) >= QUEUE_MAX:
             self._overflowed += 1
             self.lost += 1
-            self._recorded.set()
-            return
-        cut = {name: value[:TEXT_MAX_CHARACTERS] if isinstance(value, str) else value for name, value in fields.items()}
-        self._records.append(Record(self._clock.realtime_ns(), event, port, cut))
+        else:
+            self._records.append((self._clock.realtime_ns(), event, port, about))
         self._recorded.set()
 
     def _sum_up(self, event: str, budget: Budget) -> None:
@@ -192,7 +205,9 @@ class Audit:
 
     def _tell_some(self) -> None:
         for _ in range(min(_RECORDS_A_TURN, len(self._records))):
-            self._tell_one(self._records.popleft())
+            at_ns, event, port, about = self._records.popleft()
+            fields = bounded(ownership(about, self._clock)) if isinstance(about, (Granted, Released)) else about
+            self._tell_one(Record(at_ns, event, port, fields))
 
     def _tell_one(self, record: Record) -> None:
         if _audit_log.isEnabledFor(logging.INFO):

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
+from lpt_service.core.effects import Granted, Released
 from lpt_service.core.requests import SessionState
+from lpt_service.server.clock import Clock
 
 # Of a text, which may come from a client; in a line that is too long, of each of its texts.
 TEXT_MAX_CHARACTERS: Final = 200
@@ -97,3 +99,23 @@ def who(session: SessionState) -> dict[str, Value]:
         "identity": session.identity,
         "peer": session.peer,
     }
+
+
+def ownership(effect: Granted | Released, clock: Clock) -> dict[str, Value]:
+    """The fields about an ownership that has begun, or ended."""
+    fields: dict[str, Value] = {"grant": effect.grant, **who(effect.session)}
+    if isinstance(effect, Released):
+        from_monotonic_ns = clock.realtime_ns() - clock.monotonic_ns()
+        fields |= {
+            "since": Moment(effect.since_ns + from_monotonic_ns),
+            "until": Moment(effect.until_ns + from_monotonic_ns),
+            "why": effect.why,
+            "bytes_written": effect.written,
+            "interrupts": effect.interrupts,
+        }
+    return fields
+
+
+def bounded(fields: Mapping[str, Value]) -> dict[str, Value]:
+    """The same, with texts of at most TEXT_MAX_CHARACTERS."""
+    return {name: value[:TEXT_MAX_CHARACTERS] if isinstance(value, str) else value for name, value in fields.items()}

@@ -112,7 +112,7 @@ def queue(session: Session, request: Request) -> dict[str, Any]:
 def drain(session: Session, request: Request) -> dict[str, Any]:
     """Grant nobody new on any port while the session wants it so."""
     params = request.params
-    if len(params) != 1 or type(params[0]) is not dict or params[0].keys() != {"on"}:
+    if type(params) is not tuple or len(params) != 1 or type(params[0]) is not dict or params[0].keys() != {"on"}:
         raise invalid('drain: params are [{"on": true}] or [{"on": false}]')
     is_on = params[0]["on"]
     if type(is_on) is not bool:
@@ -188,7 +188,7 @@ def _options(request: Request, **types: type) -> dict[str, Any]:
     params = request.params
     if params == ():
         return {}
-    if len(params) != 1 or type(params[0]) is not dict:
+    if type(params) is not tuple or len(params) != 1 or type(params[0]) is not dict:
         raise invalid(f"{request.method}: params are [] or one map")
     for name, value in params[0].items():
         if name not in types:

@@ -14,8 +14,7 @@ from lpt_service.core.jobs import Job
 from lpt_service.core.requests import SessionState
 from lpt_service.protocol.codec import encode_error, encode_result
 from lpt_service.protocol.errors import PortError
-from lpt_service.server.audit import GRANTED, RELEASED, Audit
-from lpt_service.server.audit_record import who
+from lpt_service.server.audit import Audit
 from lpt_service.server.clock import Clock
 from lpt_service.server.identity import Identity
 from lpt_service.server.interrupt_pump import SLICES_A_TURN, InterruptPump
@@ -242,21 +241,8 @@ class PortWorker:
     def _wake_timer(self, effect: fx.WakeTimer) -> None:
         self._timer_wake.set()
 
-    def _granted(self, effect: fx.Granted) -> None:
-        self._audit.record(GRANTED, self.name, grant=effect.grant, **who(effect.session))
-
-    def _released(self, effect: fx.Released) -> None:
-        self._audit.record(
-            RELEASED,
-            self.name,
-            grant=effect.grant,
-            **who(effect.session),
-            since=self._audit.time_of(effect.since_ns),
-            until=self._audit.time_of(effect.until_ns),
-            why=effect.why,
-            bytes_written=effect.written,
-            interrupts=effect.interrupts,
-        )
+    def _record_ownership(self, effect: fx.Granted | fx.Released) -> None:
+        self._audit.record_ownership(self.name, effect)
 
     def _port_gone(self, effect: fx.PortGone) -> None:
         _log.error("port %s: %s; it is being removed", self.name, effect.reason)
@@ -322,7 +308,7 @@ _CARRY_OUT: Final[Mapping[type, Callable[[PortWorker, Any], None]]] = {
     fx.Listen: PortWorker._listen,
     fx.Published: PortWorker._publish,
     fx.WakeTimer: PortWorker._wake_timer,
-    fx.Granted: PortWorker._granted,
-    fx.Released: PortWorker._released,
+    fx.Granted: PortWorker._record_ownership,
+    fx.Released: PortWorker._record_ownership,
     fx.PortGone: PortWorker._port_gone,
 }

@@ -17,6 +17,8 @@ import trio
 from trio.testing import MockClock
 
 from lpt_service.config import AuditConfig
+from lpt_service.core.effects import Granted, Released
+from lpt_service.core.requests import SessionState
 from lpt_service.server import audit as audit_module
 from lpt_service.server.audit import (
     LOGGED_A_WINDOW,
@@ -27,8 +29,8 @@ from lpt_service.server.audit import (
 )
 from lpt_service.server.audit_budget import NAMED_MAX, WINDOW_S
 from lpt_service.server.audit_file import Appended, AuditFile
-from lpt_service.server.audit_record import TEXT_MAX_CHARACTERS, Moment, Record, rfc3339
-from tests.server.fakes import VirtualClock
+from lpt_service.server.audit_record import TEXT_MAX_CHARACTERS, Record, rfc3339
+from tests.server.fakes import START_REALTIME_NS, VirtualClock
 
 BOUND_S = 20
 
@@ -208,11 +210,22 @@ async def test_the_log_level_is_heeded(
     assert told(caplog) == []
 
 
-async def test_a_moment_of_the_monotonic_clock_has_a_time_of_day(audit: Audit, autojump_clock: MockClock) -> None:
+async def test_an_ownership_is_told_with_times_of_day(audit: Audit, path: Path, autojump_clock: MockClock) -> None:
     clock = VirtualClock()
-    before_ns, before = clock.monotonic_ns(), clock.realtime_ns()
+    owner = SessionState(7, 1, client="c" * 1000, peer="here", identity="user:anna")
+    audit.record_ownership("LPT1", Granted(owner, 42, clock.monotonic_ns()))
+    ended = Released(owner, 42, clock.monotonic_ns() - 10**9, clock.monotonic_ns(), "freed", written=3, interrupts=4)
+    audit.record_ownership("LPT1", ended)
     await trio.sleep(100)
-    assert audit.time_of(before_ns) == Moment(before)
+    await audit.close()
+    granted, released = entries(path)
+    who = {"grant": 42, "session": 7, "client": "c" * TEXT_MAX_CHARACTERS, "identity": "user:anna", "peer": "here"}
+    assert granted == {"time": rfc3339(START_REALTIME_NS), "event": "granted", "port": "LPT1", **who}
+    assert released == {
+        "time": rfc3339(START_REALTIME_NS), "event": "released", "port": "LPT1", **who,
+        "since": rfc3339(START_REALTIME_NS - 10**9), "until": rfc3339(START_REALTIME_NS),
+        "why": "freed", "bytes_written": 3, "interrupts": 4,
+    }  # fmt: skip
 
 
 # A disk that is full
@@ -234,6 +247,7 @@ async def test_a_full_disk_costs_lines_only_beyond_those_that_wait(
         audit.record("event", number=number)
         if number % 1000 == 0:
             await trio.sleep(1)
+            await until(lambda: warnings(caplog))
     await until(lambda: audit.lost == 5)
     await trio.sleep(600)
     assert warnings(caplog) == [

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lpt_service.core.effects import Granted, Released
 from lpt_service.protocol.ioctl import CONTROL_CODES, Ioctl, Role
+from lpt_service.server.audit_record import ownership
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.identity import Identity, Origin
 from lpt_service.server.methods import METHODS, REASON_MAX_CHARACTERS
-from tests.server.fakes import INTERNAL, ROOT, Peer, closing, config, is_open, routine, start_daemon, status
+from tests.server.fakes import (
+    INTERNAL,
+    ROOT,
+    Peer,
+    VirtualClock,
+    closing,
+    config,
+    is_open,
+    routine,
+    start_daemon,
+    status,
+)
 
 ANNA = Origin("uid 1000 pid 1", "user 1000", Identity(uid=1000))
 BERTA = Origin("uid 1001 pid 2", "user 1001", Identity(uid=1001))
@@ -36,9 +50,14 @@ class House:
         self.refused: list[tuple[str, str | None, dict[str, Any]]] = []
         daemon.audit.record = self._record  # type: ignore[method-assign]
         daemon.audit.refused = self._refused  # type: ignore[method-assign]
+        daemon.audit.record_ownership = self._record_ownership  # type: ignore[method-assign]
 
     def _record(self, event: str, port: str | None = None, **fields: Any) -> None:
         self.recorded.append((event, port, fields))
+
+    def _record_ownership(self, port: str, effect: Granted | Released) -> None:
+        event = "granted" if isinstance(effect, Granted) else "released"
+        self.recorded.append((event, port, ownership(effect, VirtualClock())))
 
     def _refused(self, why: str, port: str | None = None, **fields: Any) -> None:
         self.refused.append((why, port, fields))
@@ -279,6 +298,17 @@ async def test_wrong_params_are_named_and_change_nothing(
     assert await invalid(admin, admin.send(method, *params)) == said
     assert status(house.daemon)["owner"]["session"] == owner.session.number
     assert house.paused is None
+
+
+@pytest.mark.parametrize("params", [5, None, "x", {0: {}}])
+@pytest.mark.parametrize("method", [each for each in METHODS if each != "hello"])
+async def test_params_that_are_no_array(
+    nursery: trio.Nursery, autojump_clock: MockClock, method: str, params: Any
+) -> None:
+    admin = await (await open_house(nursery)).enter(CARLA)
+    admin.stream.feed(msgpack.packb([0, 77, method, params]))
+    await invalid(admin, 77)
+    assert is_open(admin)
 
 
 @pytest.mark.parametrize("method", ["revoke", "pause", "resume", "queue", "status"])
