@@ -116,6 +116,7 @@ class Daemon:
                     self._reception.nursery = self._nursery
                     self._let_in(self._listeners)
                     nursery.start_soon(self._supervision.run)
+                    nursery.start_soon(self._gate.watch_expiry, lambda: self.clock.realtime_ns() / 1e9)
                     self._supervision.ready()
                     task_status.started()
                     await self._stop_wanted.wait()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 
@@ -19,6 +20,10 @@ HANDSHAKE_TIMEOUT_S: Final = 10.0
 # At once. A client needs a few round trips; who is the oldest of so many is hardly one.
 HANDSHAKES_MAX: Final = 512
 _MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
+# Time for somebody to notice who looks at the log once a month.
+EXPIRY_WARNING_DAYS: Final = 45
+_DAY_S: Final = 86_400
+_HOW_TO_RENEW: Final = "make another one (lptctl cert server)"
 _HOW_TO_MAKE: Final = "`lptctl cert` makes certificates; the user lpt must be able to read them"
 _log = logging.getLogger(__name__)
 
@@ -41,6 +46,16 @@ class TlsGate:
     def __init__(self) -> None:
         self.context: ssl.SSLContext | None = None
         self._under_way: dict[trio.CancelScope, None] = {}  # the oldest first
+
+    async def watch_expiry(self, now_s: Callable[[], float]) -> None:
+        """Warn, once a day, while the certificate is about to expire or has expired. `now_s`: the time of day."""
+        while True:
+            if self.context is not None:
+                days = (expiry_s(self.context) - now_s()) / _DAY_S
+                if days < EXPIRY_WARNING_DAYS:
+                    when = "has expired" if days < 0 else f"expires in {days:.0f} days"
+                    _log.warning("tls.certificate: it %s; %s, then reload", when, _HOW_TO_RENEW)
+            await trio.sleep(_DAY_S)
 
     async def lead(self, raw: Stream, peer: str) -> TlsStream | None:
         """The connection with TLS on it; None, and a line in the log, if that does not come about in time.
@@ -117,6 +132,40 @@ def load_context(settings: TlsConfig) -> ssl.SSLContext:
             raise TlsError([f"tls.client_ca: {settings.client_ca} cannot be used: {exc.reason or exc}"]) from exc
         context.verify_mode = _MODES[settings.client_certificate]
     return context
+
+
+def expiry_s(context: ssl.SSLContext) -> float:
+    """When the certificate in a server's context expires, as a time of day; 0 if it has expired.
+
+    The ssl module tells this of a peer's certificate alone, and of one that is trusted: so a client in memory has a
+    look at it, and another one trusts what the first has seen.
+    """
+    looking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    looking.check_hostname = False
+    looking.verify_mode = ssl.CERT_NONE
+    seen = _greet(context, looking).getpeercert(binary_form=True)
+    assert seen is not None
+    trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    trusting.check_hostname = False
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.load_verify_locations(cadata=seen)
+    try:
+        certificate: Any = _greet(context, trusting).getpeercert()
+    except ssl.SSLCertVerificationError:
+        return 0.0
+    return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+
+
+def _greet(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> ssl.SSLObject:
+    """A client that has just seen the server's certificate, in memory. Raises SSLCertVerificationError."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = client_context.wrap_bio(to_client, to_server)
+    server = server_context.wrap_bio(to_server, to_client, server_side=True)
+    for end in (client, server):
+        with suppress(ssl.SSLWantReadError):
+            end.do_handshake()
+    client.do_handshake()
+    return client
 
 
 def _read(problems: list[str], key: str, path: str, mark: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,15 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lpt_service.config import TlsConfig
 from lpt_service.server import tls_gate
 from lpt_service.server.tls import TlsStream
-from lpt_service.server.tls_gate import HANDSHAKE_TIMEOUT_S, TlsError, TlsGate, context_of, load_context
+from lpt_service.server.tls_gate import (
+    EXPIRY_WARNING_DAYS,
+    HANDSHAKE_TIMEOUT_S,
+    TlsError,
+    TlsGate,
+    context_of,
+    expiry_s,
+    load_context,
+)
 from tests.certificates import client_context, section
 from tests.server.fakes import MemoryStream, config
 from tests.server.tls_client import TlsClient
@@ -186,3 +195,34 @@ def test_nothing_is_read_without_a_listener_for_tls(certificates: Path) -> None:
     assert context is not None
     assert context.minimum_version == ssl.TLSVersion.TLSv1_3
     assert context.num_tickets == 0
+
+
+# Expiry
+
+
+@pytest.mark.parametrize("client_certificate", ["none", "required"])
+def test_when_a_certificate_expires(certificates: Path, client_certificate: str) -> None:
+    context = load_context(TlsConfig(**section(certificates, client_certificate=client_certificate)))
+    days = (expiry_s(context) - time.time()) / 86_400
+    assert 823 < days < 826
+    assert expiry_s(load_context(TlsConfig(**section(certificates, "expired")))) == 0
+
+
+async def test_of_an_expiry_is_warned_once_a_day_from_some_weeks_before(
+    gate: TlsGate, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
+) -> None:
+    assert gate.context is not None
+    end_s, begin_s = expiry_s(gate.context), trio.current_time()
+    days_before = EXPIRY_WARNING_DAYS + 1.5
+    with trio.move_on_after((EXPIRY_WARNING_DAYS + 4) * 86_400):
+        await gate.watch_expiry(lambda: end_s - days_before * 86_400 + trio.current_time() - begin_s)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == EXPIRY_WARNING_DAYS + 2
+    assert said[0].startswith(f"tls.certificate: it expires in {EXPIRY_WARNING_DAYS - 0.5:.0f} days; ")
+    assert said[-1].startswith("tls.certificate: it has expired; ")
+
+
+async def test_without_tls_nothing_is_watched(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
+    with trio.move_on_after(10 * 86_400):
+        await TlsGate().watch_expiry(lambda: 1e12)
+    assert caplog.records == []
