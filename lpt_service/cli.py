@@ -54,7 +54,7 @@ def main() -> None:
     """
 
 
-@main.command(epilog=_EPILOG)
+@main.command(epilog=_EPILOG, short_help="Serve until SIGTERM or SIGINT.")
 @click.option(
     "--config",
     "config_path",
@@ -121,7 +121,7 @@ def serve(
     _run_daemon(_load_or_exit(reread), reread)
 
 
-@main.command("check-config")
+@main.command("check-config", short_help="Say what is wrong with a configuration file.")
 @click.argument("config_path", type=click.Path(path_type=Path), default=_DEFAULT_CONFIG, metavar="[FILE]")
 @click.option("--config", "config_option", type=click.Path(path_type=Path), help="The same as FILE.")
 def check_config(config_path: Path, config_option: Path | None) -> None:
@@ -138,7 +138,7 @@ def check_config(config_path: Path, config_option: Path | None) -> None:
     click.echo(f"{path}: good; port {names} on {', '.join(each.url for each in config.server.listen)}")
 
 
-@main.command()
+@main.command(short_help="Say what on this machine keeps it from serving.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON: check, is_well, what, advice.")
 @click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Another machine's files.")
 def doctor(as_json: bool, root: Path) -> None:
@@ -161,7 +161,7 @@ def doctor(as_json: bool, root: Path) -> None:
     sys.exit(0 if all(finding.is_well for finding in findings) else EXIT_FAILED)
 
 
-@main.command()
+@main.command(short_help="Watch three clients share a simulated port.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live display (the default where there is no terminal).")
 def demo(plain: bool) -> None:
     """Watch three clients share a simulated port, for about ten seconds.

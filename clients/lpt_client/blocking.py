@@ -149,6 +149,11 @@ class Port(Administration):
                 return False
         return True
 
+    @property
+    def goes_on(self) -> bool:
+        """True while there is no connection and the daemon may have kept the session: the next call connects again."""
+        return self._keeper.is_suspended
+
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Receive what has come, or wait for it up to `timeout` seconds (None: without end), and run the routines.
 

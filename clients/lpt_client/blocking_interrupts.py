@@ -24,9 +24,9 @@ class Interrupts(InterruptStream):
     Synchronization: that of the port, one thread at a time.
     """
 
-    # Of the port, set when it is connected: receive until a deadline; ask whether it is only paused.
+    # Of the port, set when it is connected: receive until a deadline; ask whether it will be heard again.
     pump: Callable[[float], bool]
-    asks_paused: Callable[[], bool]
+    asks_kept: Callable[[], bool]
     is_closed = False
     is_kept_when_stopped = False
     is_check_due = False
@@ -64,7 +64,7 @@ class Interrupts(InterruptStream):
         if not self.is_stopped or self.is_kept_when_stopped or self._paused_mark_ns == self._last_mark_ns:
             return
         stopped_ns = self._last_mark_ns
-        if not self.asks_paused():
+        if not self.asks_kept():
             raise PortStopped
         self._paused_mark_ns = stopped_ns
 

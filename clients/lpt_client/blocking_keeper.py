@@ -214,10 +214,7 @@ class Keeper:
     def _receive(self, deadline_s: float) -> bool:
         stops_at_s = self._stopped_at_s
         if stops_at_s is not None and not self.link.is_over and time.monotonic() >= stops_at_s:
-            if self._is_only_paused():
-                stops_at_s = self._stopped_at_s = None
-            else:
-                self.link.lose("the port was paused or removed")
+            self.link.lose("the port was paused or removed")
         try:
             return self.link.pump(deadline_s if stops_at_s is None else min(deadline_s, stops_at_s))
         except ConnectionLost as lost:
@@ -227,10 +224,10 @@ class Keeper:
                 raise
             return self.reopen(deadline_s, lost)
 
-    def _is_only_paused(self) -> bool:
+    def _ask_kept(self) -> bool:
         """Ask why the port has stopped: True if it will be heard again. A daemon that stops may not answer."""
         try:
-            return operations.is_only_paused(self.link.call(operations.PORT_STATUS))
+            return operations.is_kept(self.link.call(operations.PORT_STATUS), self.link.session.session)
         except LptError:
             return False
 
@@ -382,7 +379,7 @@ class Keeper:
     def registered(self, interrupts: Interrupts) -> Iterator[None]:
         """Connect a registration for the length of the block."""
         interrupts.is_kept_when_stopped = self.reconnect
-        interrupts.pump, interrupts.asks_paused = self.pump, self._is_only_paused
+        interrupts.pump, interrupts.asks_kept = self.pump, self._ask_kept
         connected = self.call(operations.connect_interrupt(interrupts.structure))
         interrupts.begin(connected.first_seq)
         self.registrations.add(interrupts, self.link.session.stream)

@@ -234,15 +234,19 @@ def _status_map(result: Any) -> dict[str, Any]:
 PORT_STATUS: Final = Call("status", messages.STATUS, (), _status_map)
 
 
-def is_only_paused(status: Mapping[str, Any]) -> bool:
-    """True for a port that will be heard again: it is there, and registrations stay. An older daemon pauses none."""
-    return status.get("paused") is not None and status.get("state") == "ready"
+def is_kept(status: dict[str, Any], session: int) -> bool:
+    """True if the registrations of a session outlast the mark "stopped": the port is paused, or was for a moment."""
+    listed = status.get("registrations")
+    for each in listed if isinstance(listed, (tuple, list)) else ():
+        if isinstance(each, Mapping) and each.get("session") == session and each.get("interrupt"):
+            return True
+    return status.get("paused") is not None and status.get("state") == "ready"  # not all are listed
 
 
-def says_only_paused(response: Response) -> bool:
+def says_kept(response: Response, session: int) -> bool:
     """The same, of the answer to PORT_STATUS."""
     try:
-        return is_only_paused(PORT_STATUS.finish(response))
+        return is_kept(PORT_STATUS.finish(response), session)
     except LptError:
         return False
 

@@ -201,8 +201,9 @@ class Keeper:
                     return
                 self.registrations.discard(registration)
                 registration.fail(partial(_same, exc))
-        self.link = link
-        self._notify_changed()
+        if not link.is_over:  # it may have ended before this task began
+            self.link = link
+            self._notify_changed()
 
     async def _connect_again(self, link: Link, registration: Interrupts, call: Call[ConnectedInterrupt]) -> None:
         if registration in self.registrations:
@@ -386,7 +387,7 @@ class Keeper:
     def _on_stopped_status(self, link: Link, response: Response) -> None:
         """A paused port will be heard again; with any other, every registration has ended."""
         self._asks_why_stopped = False
-        if operations.says_only_paused(response):
+        if operations.says_kept(response, link.session.session):
             link.lose_not()
         elif not self.reconnect:
             for registration in self.registrations:

@@ -91,8 +91,9 @@ def server(names: tuple[str, ...], folder: Path, days: int) -> None:
     click.echo(f"    install -m 640 -g lpt {path} /etc/lptd/tls/server.pem")
     click.echo(f"    install -m 640 -g lpt {_key_of(path)} /etc/lptd/tls/server.key")
     click.echo(f"    install -m 640 -g lpt {folder / 'ca.pem'} /etc/lptd/tls/ca.pem")
-    click.echo("a listener in /etc/lptd/config.toml such as lpts://0.0.0.0:5378, and `systemctl reload lptd`. Clients:")
-    click.echo(f"    LPT_CA={folder / 'ca.pem'} lptctl --url lpts://{_in_url(names[0])}/LPT1 ping")
+    click.echo("a listener in /etc/lptd/config.toml such as lpts://0.0.0.0:5379, who may use it (`lptctl token`, or")
+    click.echo("client certificates), then `systemctl reload lptd`. Clients:")
+    click.echo(f"    LPT_CA={folder / 'ca.pem'} lptctl --url lpts://{_in_url(names[0])}:5379/LPT1 ping")
 
 
 @cert.command(epilog=_EPILOG)

@@ -1,17 +1,27 @@
-"""Holding the port while a process runs: the process, the port and the signals, under trio."""
+"""Holding the port while a process runs: the process, the port and the signals, under trio.
+
+When the connection is lost:
+
+    the daemon keeps the session for a while (the port's `grace_s`) ─▶ the command goes on, and so does the waiting
+        ─▶ back in time, with the same grant: nothing has happened
+        ─▶ else the port is lost
+    it does not ─▶ the port is lost
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 import lpt_client
 from lpt_client.errors import ConnectionLost, LptError, Revoked, TimedOut
-from lpt_client.events import LeaseWarning
+from lpt_client.events import LeaseWarning, SessionInfo
+from lpt_client.resume import resume_within_s
 from lptctl import outcome
 from lptctl.common import (
     GRANT_VARIABLE,
@@ -33,13 +43,15 @@ _LEASE_REASONS: Final = {
 }
 # A command that does not heed SIGTERM has so long to end when the port is lost.
 _TERMINATE_WITHIN_S: Final = 5.0
+# The command runs on for so long at most, without the port, while the reason of its loss is on its way.
+_REASON_WITHIN_S: Final = 0.5
 
 
 class Holder:
     """Runs one command while it holds the port.
 
     A signal that comes before the command starts ends the waiting; from then on it is passed on. A port that is lost
-    ends the command, or not (`is_ended_with_port`).
+    ends the command, or not (`is_ended_with_port`). A lost connection alone does not, while the daemon keeps the port.
     """
 
     def __init__(
@@ -62,6 +74,7 @@ class Holder:
         self._is_starting = False
         self._started = trio.Event()
         self._process: trio.Process | None = None
+        self._nursery: trio.Nursery
 
     async def run(self) -> int:
         """Wait for the port, run the command, free the port; lptctl's exit code.
@@ -81,7 +94,7 @@ class Holder:
 
         with trio.open_signal_receiver(*signals_heeded(_SIGNAL_NAMES)) as signals:
             async with trio.open_nursery() as nursery:
-                scope = nursery.cancel_scope
+                self._nursery, scope = nursery, nursery.cancel_scope
                 nursery.start_soon(hold)
                 ended_by = await self._pass_signals(signals)
                 code = outcome.SIGNAL_BASE + ended_by
@@ -114,21 +127,42 @@ class Holder:
     async def _run_holding(self) -> int:
         """Own the port and run the command. The block of `allocated` is cancelled if the port is lost."""
         name = f"run {os.path.basename(self._command[0])}"
-        async with lpt_client.open_port(self._url, **session_options(name)) as port:
+        async with lpt_client.open_port(self._url, reconnect=True, **session_options(name)) as port:
+            session = port.session
+            self._nursery.start_soon(self._tell_of_breaks, port, session)
             if grant_around(self._url) is not None:
                 refuse_deadlock(grant_around(self._url), await port.status())
-            port_name = port.session.port
             try:
                 async with port.allocated(
                     self._timeout_s,
-                    on_queued=lambda position: self._place.show(port_name, position),
-                    on_lease=lambda warning: outcome.say(_text_of(warning, port_name)),
+                    on_queued=lambda position: self._place.show(session.port, position),
+                    on_lease=lambda warning: outcome.say(_text_of(warning, session.port)),
                 ) as grant:
                     self._place.clear()
-                    url = str(port.url.with_port_name(port_name))
+                    url = str(port.url.with_port_name(session.port))
                     return await self._run_command({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
             except TimedOut:
                 raise not_got(await port.status(), self._timeout_s, self._conflict_exit_code) from None
+            except Revoked as lost:
+                raise await _told_why(port, lost) from None
+
+    async def _tell_of_breaks(self, port: lpt_client.Port, session: SessionInfo) -> None:
+        """Say when the connection is lost while the daemon keeps the session, and when it is back. Raises nothing."""
+        within_s = resume_within_s(session)
+        while True:
+            why = await port.wait_lost()
+            if not port.goes_on:
+                return  # it is over; that is told by those who waited
+            self._place.clear()
+            outcome.say(f"the connection is lost, {within_s:g} s to get it back before {session.port} is lost: {why}")
+            try:
+                await port.wait_connected()
+                is_same = port.session.session == session.session
+            except LptError:
+                return
+            if not is_same or (self._is_starting and port.grant is None):
+                return  # back, and too late
+            outcome.say(f"the connection is back, nothing of {session.port} was lost")
 
     async def _run_command(self, variables: dict[str, str]) -> int:
         self._is_starting = True
@@ -161,6 +195,14 @@ class Holder:
             process.kill()
             await process.wait()
         return outcome.LOST
+
+
+async def _told_why(port: lpt_client.Port, lost: Revoked) -> Revoked:
+    """The same, with the daemon's reason. If the connection was broken that comes next, before any answer."""
+    if port.revoked is None:
+        with trio.move_on_after(_REASON_WITHIN_S), suppress(LptError):
+            await port.ping()
+    return lost if port.revoked is None else Revoked(port.revoked)
 
 
 def _text_of(warning: LeaseWarning, port_name: str) -> str:

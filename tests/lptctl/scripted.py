@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tests.clients.fake_daemon import FakeDaemon, notice
+from lpt_service.protocol.codec import encode_result
+from tests.clients.fake_daemon import FakeDaemon, MakeDaemon, notice
 
 _BOUND_S = 10.0
 
@@ -17,12 +18,15 @@ class ScriptedDaemon:
     """Answers one client at a time, each in a fresh session; `daemon` is the last one's side of the conversation.
 
     Attributes:
+        make_daemon: gives the daemon of the connection of this number; the first is 1.
         answers: by method or control code, in addition to those of FakeDaemon, for every session.
         url: of its port.
     """
 
     def __init__(self, server: socket.socket) -> None:
+        self.make_daemon: MakeDaemon = lambda _number: FakeDaemon()
         self.answers: dict[str, Any] = {}
+        self.connections = 0
         self.daemon = FakeDaemon()
         self.failure: BaseException | None = None
         self.url = f"lpt://127.0.0.1:{server.getsockname()[1]}/LPT1"
@@ -40,13 +44,30 @@ class ScriptedDaemon:
 
     def notify(self, method: str, *params: Any) -> None:
         """Send a notification to the client that is connected."""
-        assert self._connection is not None
-        self._connection.sendall(notice(method, *params))
+        self.send(notice(method, *params))
 
-    def wait_for(self, name: str) -> None:
-        """Wait until the client has sent this, and it has been answered."""
+    def send(self, data: bytes) -> None:
+        """Send bytes to the client that is connected."""
+        assert self._connection is not None
+        self._connection.sendall(data)
+
+    def answer_former(self, msgid: int, output: bytes) -> None:
+        """Answer a control request that came on an earlier connection."""
+        self.send(encode_result(msgid, (len(output), output)))
+
+    def drop(self) -> None:
+        """End the connection."""
+        assert self._connection is not None
+        self._connection.shutdown(socket.SHUT_RDWR)
+
+    def wait_for(self, name: str, connection: int = 1) -> None:
+        """Wait until the client has sent this on the connection of this number, and it has been answered."""
+
+        def has_come() -> bool:
+            return self.connections >= connection and name in self.daemon.names
+
         with self._changed:
-            assert self._changed.wait_for(lambda: name in self.daemon.names, _BOUND_S), self.daemon.names
+            assert self._changed.wait_for(has_come, _BOUND_S), self.daemon.names
 
     def close(self) -> None:
         """Take no more clients. Raises what went wrong meanwhile."""
@@ -70,9 +91,10 @@ class ScriptedDaemon:
             self.failure = exc
 
     def _converse(self, connection: socket.socket) -> None:
-        daemon = FakeDaemon()
+        daemon = self.make_daemon(self.connections + 1)
         daemon.answers.update(self.answers)
         self.daemon, self._connection = daemon, connection
+        self.connections += 1
         while data := _receive(connection):
             answers = daemon.receive(data)
             if answers:

@@ -40,7 +40,7 @@ def test_an_authority_a_daemon_and_a_client_that_understand_each_other(
     said = made(lptctl, "server", "localhost", "127.0.0.1")
     assert "install -m 640 -g lpt lpt-ca/localhost.pem /etc/lptd/tls/server.pem" in said
     assert "install -m 640 -g lpt lpt-ca/localhost.key /etc/lptd/tls/server.key" in said
-    assert "lpts://localhost/LPT1" in said
+    assert "lpts://localhost:5379/LPT1" in said
     assert "install -m 600 lpt-ca/alice.key ~/.config/lpt/client.key" in made(lptctl, "client", "alice")
     (folder / "config.toml").write_text(
         '[server]\nlisten = ["lpts://127.0.0.1:0"]\n[tls]\nclient_certificate = "required"\n'

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from tests.clients.fake_daemon import mark
 from tests.lptctl.processes import Lptctl, finish, read_line, running_daemon, started
+from tests.lptctl.relay import relay_to
+from tests.lptctl.scripted import scripted_daemon
 
 pytest.importorskip("click")
 pytest.importorskip("trio")
 from lpt_client import blocking
+from lpt_service.protocol.messages import KIND_STOPPED
 
 PULSE_HZ = 50
 
@@ -120,6 +124,66 @@ def test_with_reconnect_it_goes_on_where_it_was(tmp_path: Path) -> None:
     assert {"event": "sync", "reason": "restarted"}.items() <= seen[kinds.index("sync")].items()
     assert result.code == 0
     assert events_of(result.out)[-1]["unknown_periods"] >= 1
+
+
+def test_a_pause_is_shown_and_does_not_end_it(tmp_path: Path) -> None:
+    with (
+        running_daemon(listen=f"lpt+unix://{tmp_path}/lptd.sock") as daemon,
+        blocking.open_port(daemon.url) as port,  # of the daemon's own user: an administrator
+        started("listen", "--json", "--count", "1", url=daemon.url) as process,
+    ):
+        read_line(process.stdout)
+        port.pause("a cable")
+        port.resume_port()
+        with port.allocated():
+            port.pulse(0x08, width_us=10)
+        result = finish(process)
+    assert (result.code, result.err) == (0, "")
+    shown = [event.get("kind", event["event"]) for event in events_of(result.out)]
+    assert shown == ["stopped", "unheard", "interrupt", "end"]
+
+
+@pytest.mark.parametrize("state", ["ready", "absent"])
+def test_a_port_that_is_removed_ends_it(state: str) -> None:
+    with scripted_daemon() as daemon, started("listen", url=daemon.url) as process:
+        read_line(process.stderr)
+        daemon.daemon.answers["status"] = {"state": "ready", "paused": ""}
+        daemon.send(mark(KIND_STOPPED, 0))
+        daemon.wait_for("status")
+        daemon.daemon.answers["status"] = {"state": state, "paused": "" if state == "absent" else None}
+        daemon.send(mark(KIND_STOPPED, 0, 2000))
+        result = finish(process)
+    assert result.code == 3
+    assert result.out.count("stopped: ") == 2
+    assert result.err.splitlines()[1] == (
+        "lptctl: the port was removed, or its daemon stops; `lptctl status` shows how it is now"
+    )
+
+
+def test_with_reconnect_a_cut_connection_loses_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'server.listen = ["lpt://127.0.0.1:0"]\n[[port]]\ngrace_s = 30.0\npulse_hz = {PULSE_HZ}\n'
+        "enable_connect_interrupt = true\n",
+        encoding="utf-8",
+    )
+    with (
+        running_daemon("--config", str(config)) as daemon,
+        relay_to(daemon.url) as relay,
+        started("listen", "--json", "--reconnect", url=relay.url) as process,
+    ):
+        read_line(process.stdout)
+        for _ in range(2):
+            relay.cut()
+            assert read_line(process.stderr).endswith("; connecting again")
+            while json.loads(read_line(process.stdout))["event"] != "reconnected":
+                pass
+        while json.loads(read_line(process.stdout))["event"] != "interrupt":
+            pass
+        process.send_signal(signal.SIGINT)
+        result = finish(process)
+    assert (result.code, result.err) == (0, "")
+    assert {"event": "end", "lost": 0}.items() <= events_of(result.out)[-1].items()
 
 
 def test_a_reader_that_has_seen_enough_ends_it_quietly(pulsing_url: str) -> None:

@@ -194,6 +194,55 @@ def test_the_mark_stopped_is_the_last_of_a_registration() -> None:
                 port.poll(None)
 
 
+PAUSED = {"port": "LPT1", "state": "ready", "paused": ""}
+
+
+def test_a_registration_outlives_a_pause() -> None:
+    heard: list[object] = []
+    with serving() as server, server.open_port() as port:
+        with port.connect_interrupt() as interrupts, port.connect_interrupt(lambda each, _: heard.append(each)):
+            peer = server.peers[0]
+            peer.daemon.answers["status"] = PAUSED
+            peer.send(mark(messages.KIND_STOPPED, 0))
+            assert interrupts.next(5) == Mark("stopped", 0, 1000, 0xC0, 0x1C)
+            assert interrupts.next(0.01) is None
+            assert not port.poll(0.01)
+            peer.send(mark(messages.KIND_UNHEARD, 0, 2000) + interrupt(0))
+            assert [type(interrupts.next(5)).__name__ for _ in range(2)] == ["Mark", "Interrupt"]
+            port.poll()
+            assert len(heard) == 1
+            peer.daemon.answers[DISCONNECT] = U64.pack(1)
+        assert len(server.peers) == 1
+
+
+@pytest.mark.parametrize("status", [PAUSED | {"state": "absent"}, RequestError(Status.STATUS_ACCESS_DENIED, ""), 7])
+def test_a_paused_port_that_is_removed_ends_it(status: object) -> None:
+    with serving() as server, server.open_port() as port, port.connect_interrupt() as interrupts:
+        peer = server.peers[0]
+        peer.daemon.answers["status"] = PAUSED
+        peer.send(mark(messages.KIND_STOPPED, 0))
+        assert interrupts.next(5) is not None
+        assert interrupts.next(0.01) is None
+        peer.daemon.answers["status"] = status
+        peer.send(mark(messages.KIND_STOPPED, 0, 2000))
+        assert interrupts.next(5) is not None
+        with pytest.raises(lpt_client.PortStopped, match="removed, or its daemon stops"):
+            interrupts.next(5)
+
+
+def test_what_comes_while_a_paused_port_is_asked_is_not_waited_for() -> None:
+    with serving() as server, server.open_port() as port, port.connect_interrupt() as interrupts:
+        peer = server.peers[0]
+
+        def status(_request: object) -> object:
+            peer.send(mark(messages.KIND_UNHEARD, 0, 2000))
+            return PAUSED
+
+        peer.daemon.answers["status"] = status
+        peer.send(mark(messages.KIND_STOPPED, 0))
+        assert [interrupts.next().kind for _ in range(2)] == ["stopped", "unheard"]  # type: ignore[union-attr]
+
+
 # Reconnecting
 
 

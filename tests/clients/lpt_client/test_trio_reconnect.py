@@ -77,7 +77,75 @@ async def test_the_mark_stopped_is_the_last_of_a_registration() -> None:
         assert DISCONNECT not in server.connections[0].daemon.names
 
 
+PAUSED = {"port": "LPT1", "state": "ready", "paused": ""}
+
+
+RESUMED = {"paused": None, "registrations": [{"session": 9}, {"session": 1, "interrupt": True}]}
+
+
+@pytest.mark.parametrize("status", [PAUSED, RESUMED], ids=["paused", "resumed already"])
+@pytest.mark.parametrize("reconnect", [False, True])
+async def test_a_registration_outlives_a_pause(
+    reconnect: bool, status: dict[str, object], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with serving() as server, server.open_port(reconnect=reconnect) as port:
+        async with port.connect_interrupt() as interrupts:
+            connection = server.connections[0]
+            connection.daemon.answers["status"] = status
+            await connection.send(mark(messages.KIND_STOPPED, 0))
+            await trio.sleep(100)
+            assert await take(interrupts, 1) == [Mark("stopped", 0, 1000, 0xC0, 0x1C)]
+            await connection.send(mark(messages.KIND_UNHEARD, 0, 2000) + interrupt(0))
+            assert await take(interrupts, 2) == [Mark("unheard", 0, 2000, 0xC0, 0x1C), event(0)]
+            connection.daemon.answers[DISCONNECT] = U64.pack(1)
+        assert DISCONNECT in connection.daemon.names
+        assert len(server.connections) == 1
+
+
+@pytest.mark.parametrize(
+    "status",
+    [PAUSED | {"state": "absent"}, RequestError(Status.STATUS_ACCESS_DENIED, ""), 7, None],
+    ids=["removed", "refused", "no status", "no answer"],
+)
+async def test_a_paused_port_that_is_removed_ends_it(status: object) -> None:
+    async with serving() as server, server.open_port() as port, port.connect_interrupt() as interrupts:
+        connection = server.connections[0]
+        connection.daemon.answers["status"] = PAUSED
+        await connection.send(mark(messages.KIND_STOPPED, 0))
+        await connection.seen("status")
+        connection.daemon.answers["status"] = status
+        await connection.send(mark(messages.KIND_STOPPED, 0, 2000))
+        await connection.seen("status", 2)
+        if status is None:
+            await connection.drop("stopping")
+        assert [type(each) for each in await take(interrupts, 2)] == [Mark, Mark]
+        with pytest.raises(lpt_client.PortStopped, match="removed, or its daemon stops"):
+            await take(interrupts, 1)
+
+
+async def test_a_paused_port_whose_connection_breaks() -> None:
+    async with serving() as server, server.open_port() as port, port.connect_interrupt() as interrupts:
+        connection = server.connections[0]
+        connection.daemon.answers["status"] = PAUSED
+        await connection.send(mark(messages.KIND_STOPPED, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        await connection.drop()
+        await take(interrupts, 1)
+        with pytest.raises(lpt_client.ConnectionLost):
+            await take(interrupts, 1)
+
+
 # Reconnecting
+
+
+async def test_the_loss_of_a_connection_can_be_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with serving() as server, server.open_port(reconnect=True) as port:
+        await server.connections[0].drop("restarting")
+        assert "restarting; connecting again" in str(await port.wait_lost())
+        assert not port.goes_on, "this daemon keeps no session"
+        await port.wait_connected()
+        assert port.session.session == 2
+    assert isinstance(await port.wait_lost(), lpt_client.PortClosed)
 
 
 async def test_interrupts_go_on_where_they_were(autojump_clock: trio.testing.MockClock) -> None:

@@ -20,8 +20,9 @@ from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification, Request
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
+from lpt_service.protocol.url import Url
 from tests.clients.fake_daemon import GRANT, FakeDaemon, interrupt, keeping, mark, notice, sync
-from tests.clients.trio_harness import Connection, FakeServer, serving
+from tests.clients.trio_harness import URL, Connection, FakeServer, serving
 
 Clock = trio.testing.MockClock
 CONNECT, DISCONNECT = "PARALLEL_CONNECT_INTERRUPT", "PARALLEL_DISCONNECT_INTERRUPT"
@@ -101,6 +102,52 @@ async def test_it_may_break_again_and_again(autojump_clock: Clock) -> None:
                 await port.wait_connected()
                 assert server.connections[-1].daemon.request("hello").params[0]["resume"] == f"{number:032x}"
             assert await port.write_data(1) == 99
+
+
+class HastyStream(trio.abc.Stream):
+    """To a daemon that answers what is sent at once, and ends then."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self._daemon = daemon
+        self._answers = b""
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self._answers += self._daemon.receive(bytes(data))
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        answers, self._answers = self._answers, b""
+        return answers
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_connections_that_end_as_soon_as_they_are_there(autojump_clock: Clock) -> None:
+    """Many, for it is chance which of the tasks that begin with a connection is the first to run."""
+    async with serving() as server:
+        make_daemon = server.make_daemon = keeping(grant=GRANT)
+
+        async def open_stream(url: Url) -> trio.abc.Stream:
+            server.attempts += 1
+            if 1 < server.attempts < 30:
+                return HastyStream(make_daemon(server.attempts))
+            return await server.open_stream(url)
+
+        async with lpt_client.open_port(URL, open_stream=open_stream, reconnect=True) as port, port.allocated():
+            await server.connections[0].drop()
+            while len(server.connections) < 2:
+                try:
+                    await port.write_data(1)
+                except lpt_client.ConnectionLost as lost:  # noqa: PERF203 - it goes on
+                    if not lost.goes_on:
+                        raise
+            assert port.grant == GRANT
+        assert server.connections[1].daemon.names[-2:] == [FREE, "bye"]
 
 
 async def test_what_may_have_run_is_told(autojump_clock: Clock) -> None:
