@@ -66,11 +66,19 @@ def _check_sha256(digest: str) -> str:
 
 
 def _check_network(text: str) -> str:
+    if "%" in text:
+        raise ValueError("a network without a zone (%): whoever has the address may come, over whichever interface")
     try:
         ipaddress.ip_network(text)
     except ValueError as exc:
         raise ValueError(f'a network such as "192.168.7.0/24" or an address: {exc}') from exc
     return text
+
+
+def _check_token_name(name: str) -> str:
+    if not name.isprintable() or name == "*":
+        raise ValueError("printable characters, not * alone: token:* stands for every token")
+    return name
 
 
 def _check_who(who: str) -> str:
@@ -150,16 +158,16 @@ class LimitsConfig(_Section):
     max_sessions: Limit = 4096
     max_sessions_per_identity: Limit = 2048
     max_waiters: Limit = 4096
-    # A resumed session is told of all of these in one frame.
-    max_pending_requests: int = Field(default=256, ge=1, le=65_536)
-    max_registrations: int = Field(default=64, ge=1, le=16_384)
+    # A resumed session is told of all of these in two arrays, of which clients take so many items.
+    max_pending_requests: int = Field(default=256, ge=1, le=4096)
+    max_registrations: int = Field(default=64, ge=1, le=4096)
     max_backlog_bytes: int = Field(default=256 * 1024, ge=4096, le=1 << 30)
 
 
 class TokenConfig(_Section):
     """`[[token]]`: somebody who is known by a secret. Where there are no roles, nobody may do anything without one."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Annotated[str, AfterValidator(_check_token_name)] = Field(min_length=1, max_length=64)
     sha256: Annotated[str, AfterValidator(_check_sha256)]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -30,10 +30,12 @@ class SessionLogger(logging.LoggerAdapter[logging.Logger]):
         """From now on the port, and the client's name for itself, are known."""
         self.extra = {**(self.extra or {}), "port": port, "client": client}
 
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Prefix the message, and give handlers what is known as fields."""
-        kwargs["extra"] = self.extra
-        return self._prefix + str(msg), kwargs
+        if self.isEnabledFor(level):
+            kwargs["extra"] = self.extra
+            # The prefix as an argument, for a name may have a % in it; the caller is that of `info` and the like.
+            self.logger.log(level, f"%s{msg}", self._prefix, *args, stacklevel=2, **kwargs)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lpt_service.config import Config, ConfigError, load, parse
+from lpt_service.protocol.codec import CLIENT_LIMITS
 
 DIGEST = "0" * 64
 
@@ -226,6 +227,7 @@ def test_a_listener_is_a_url_or_a_table() -> None:
         ({"url": "lpt://127.0.0.1", "insecure": 1}, "server.listen[0].insecure: "),
         ({"url": "lpt://127.0.0.1", "allow_from": "10.0.0.0/8"}, "server.listen[0].allow_from: "),
         ({"url": "lpt://127.0.0.1", "allow_from": ["10.0.0.1/8"]}, "10.0.0.1/8 has host bits set"),
+        ({"url": "lpt://127.0.0.1", "allow_from": ["fe80::1%eth0"]}, "a network without a zone (%)"),
         ({"url": "lpt://127.0.0.1", "allow_from": ["lab.example"]}, "server.listen[0].allow_from[0]: a network such"),
         ({"url": "lpt+unix:///run/s", "allow_from": ["10.0.0.0/8"]}, "allow_from is for TCP: who may reach a Unix"),
     ],
@@ -312,13 +314,15 @@ def test_roles() -> None:
         ({"role": [role("token:x")], "token": [TOKEN]}, "role[0].who: there is no token 'x'"),
         ({"token": [{"name": "", "sha256": DIGEST}]}, "token[0].name: "),
         ({"token": [{"name": "x" * 65, "sha256": DIGEST}]}, "token[0].name: "),
+        ({"token": [{"name": "*", "sha256": DIGEST}]}, "token[0].name: printable characters, not * alone"),
+        ({"token": [{"name": "a\nb", "sha256": DIGEST}]}, "token[0].name: printable characters"),
         ({"token": [{**TOKEN, "secret": "x"}]}, "token[0].secret: unknown key"),
         ({"limits": {"max_connections": 0}}, "limits.max_connections: "),
         ({"limits": {"max_connections_per_address": 1_000_001}}, "limits.max_connections_per_address: "),
         ({"limits": {"max_connections_before_hello": 0}}, "limits.max_connections_before_hello: "),
         ({"limits": {"max_sessions_per_identity": "many"}}, "limits.max_sessions_per_identity: "),
-        ({"limits": {"max_registrations": 16_385}}, "limits.max_registrations: "),
-        ({"limits": {"max_pending_requests": 65_537}}, "limits.max_pending_requests: "),
+        ({"limits": {"max_registrations": 4097}}, "limits.max_registrations: "),
+        ({"limits": {"max_pending_requests": 4097}}, "limits.max_pending_requests: "),
         ({"limits": {"max_backlog_bytes": 4095}}, "limits.max_backlog_bytes: "),
         ({"limits": {"max_backlog_bytes": 1 << 31}}, "limits.max_backlog_bytes: "),
         ({"port": [{"max_hold_s": -1}]}, "port[0].max_hold_s: "),
@@ -342,3 +346,10 @@ def test_the_limits_by_default_and_where_they_go() -> None:
     config = parse({"limits": {"max_registrations": 5, "max_pending_requests": 6, "max_waiters": 7}})
     settings = config.port_settings(config.port[0])
     assert (settings.max_registrations, settings.max_pending_requests, settings.max_waiters) == (5, 6, 7)
+
+
+def test_what_a_resumed_session_is_told_of_is_no_more_than_clients_take() -> None:
+    most = CLIENT_LIMITS.max_items
+    parse({"limits": {"max_registrations": most, "max_pending_requests": most}})
+    for key in ("max_registrations", "max_pending_requests"):
+        assert problems({"limits": {key: most + 1}})

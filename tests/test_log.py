@@ -49,3 +49,12 @@ def test_a_session_is_named_on_its_lines(caplog: pytest.LogCaptureFixture) -> No
     (record,) = caplog.records
     assert record.getMessage() == "session 42 (user:root): hello from 'me'"
     assert getattr(record, "session") == 42  # noqa: B009 - LogRecord has no such attribute of its own
+
+
+def test_a_name_with_percent_signs_is_a_name(caplog: pytest.LogCaptureFixture) -> None:
+    log = SessionLogger(logging.getLogger("lpt_service"), 42, "token:50%s")
+    log.warning("hello from %r", "me")
+    log.warning("ended")
+    prefix = "session 42 (token:50%s): "
+    assert [record.getMessage() for record in caplog.records] == [f"{prefix}hello from 'me'", f"{prefix}ended"]
+    assert {record.funcName for record in caplog.records} == {"test_a_name_with_percent_signs_is_a_name"}

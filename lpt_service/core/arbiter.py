@@ -208,10 +208,9 @@ class Arbiter:
         self._is_check_due = self._ownership.is_closed
         if self._is_check_due:
             return
-        for registration in self._registry:
-            if registration.has_deferred_check:
-                notice = PortCheckNotice(registration, self._ownership)
-                self._effects.append(fx.Notify(registration.session, notice))
+        for registration in self._registry.deferred():
+            notice = PortCheckNotice(registration, self._ownership)
+            self._effects.append(fx.Notify(registration.session, notice))
 
     def attach(self, port: ParallelPort) -> None:
         """Another device is there; nobody knows what its lines are at."""

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from lpt_service.core.deadlines import Deadline, Deadlines
 from lpt_service.core.event_log import EventLog
@@ -26,6 +27,8 @@ from lpt_service.protocol.messages import KIND_MASKED, KIND_STOPPED, KIND_UNHEAR
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import PARALLEL_INTERRUPT_SERVICE_ROUTINE
 
+# Of one port. They are all told in the step that leaves it idle: some milliseconds for so many.
+DEFERRED_MAX: Final = 1024
 # A routine that lives in the daemon is called with the time, at interrupt level, in its place in the order of
 # connection. It must not raise.
 ResidentRoutine = Callable[[int], None]
@@ -86,8 +89,9 @@ class InterruptRegistry:
         self._on_listen = on_listen
         self._on_published = on_published
         self._on_offered = on_offered
-        self._registrations: dict[tuple[SessionState, bytes], Registration] = {}
-        self._held: dict[SessionState, int] = {}  # how many registrations each session has
+        self._registrations: dict[Registration, None] = {}
+        self._held: dict[SessionState, dict[bytes, Registration]] = {}  # the same, by session and key
+        self._deferred: dict[Registration, None] = {}  # those with a deferred check
         self._residents: dict[Registration, ResidentRoutine] = {}
         self._listeners: dict[SessionState, int] = {}  # how many ISRs each listening session has
         self._is_wanted = False
@@ -95,7 +99,7 @@ class InterruptRegistry:
         self._pause: Deadline | None = None
 
     def __iter__(self) -> Iterator[Registration]:
-        return iter(self._registrations.values())
+        return iter(self._registrations)
 
     def __len__(self) -> int:
         return len(self._registrations)
@@ -118,6 +122,14 @@ class InterruptRegistry:
         """True while `session` has anything connected."""
         return session in self._held
 
+    def held_by(self, session: SessionState) -> list[Registration]:
+        """Those of one session, in the order of connection."""
+        return list(self._held.get(session, {}).values())
+
+    def deferred(self) -> list[Registration]:
+        """Those with a deferred check, in the order of connection."""
+        return list(self._deferred)
+
     def is_listening(self, session: SessionState) -> bool:
         """True while `session` has an ISR connected."""
         return session in self._listeners
@@ -128,14 +140,16 @@ class InterruptRegistry:
         Raises RequestError: STATUS_INVALID_PARAMETER if the session has connected it already,
         STATUS_INSUFFICIENT_RESOURCES if it has connected too many others.
         """
-        if (session, key) in self._registrations:
+        held = self._held.get(session, {})
+        if key in held:
             raise invalid("this session has connected the same PARALLEL_INTERRUPT_SERVICE_ROUTINE already")
-        held = self._held.get(session, 0)
-        if held >= self.max_registrations:
-            raise RequestError(
-                Status.STATUS_INSUFFICIENT_RESOURCES, f"registrations: this session has connected {held}, the limit"
-            )
+        if len(held) >= self.max_registrations:
+            detail = f"registrations: this session has connected {len(held)}, the limit"
+            raise RequestError(Status.STATUS_INSUFFICIENT_RESOURCES, detail)
         registration = Registration(session, key)
+        if registration.has_deferred_check and len(self._deferred) >= DEFERRED_MAX:
+            detail = f"registrations: {DEFERRED_MAX} on this port have a deferred check, the limit"
+            raise RequestError(Status.STATUS_INSUFFICIENT_RESOURCES, detail)
         self.collect(now_ns)
         if registration.has_isr:
             self._want(now_ns)
@@ -155,7 +169,7 @@ class InterruptRegistry:
 
         Raises RequestError(STATUS_INVALID_PARAMETER) if the session has not connected it.
         """
-        registration = self._registrations.get((session, key))
+        registration = self._held.get(session, {}).get(key)
         if registration is None:
             raise invalid("this session has not connected this PARALLEL_INTERRUPT_SERVICE_ROUTINE")
         self.collect(now_ns)
@@ -167,7 +181,7 @@ class InterruptRegistry:
     def vanish(self, session: SessionState, now_ns: int) -> None:
         """Drop everything that a session has connected, because the session is gone."""
         was_listening = session in self._listeners
-        for registration in [each for each in self if each.session is session]:
+        for registration in self.held_by(session):
             self._remove(registration)
         if was_listening and not self._listeners:
             self._linger = self._deadlines.schedule(now_ns + self.linger_ns, self._unwant)
@@ -249,17 +263,20 @@ class InterruptRegistry:
 
     def _add(self, registration: Registration) -> None:
         session = registration.session
-        self._registrations[session, registration.key] = registration
-        self._held[session] = self._held.get(session, 0) + 1
+        self._registrations[registration] = None
+        self._held.setdefault(session, {})[registration.key] = registration
+        if registration.has_deferred_check:
+            self._deferred[registration] = None
         if registration.has_isr:
             self._listeners[session] = self._listeners.get(session, 0) + 1
 
     def _remove(self, registration: Registration) -> None:
         registration.is_connected = False
         session = registration.session
-        del self._registrations[session, registration.key]
+        del self._registrations[registration]
+        self._deferred.pop(registration, None)
         self._residents.pop(registration, None)
-        self._held[session] -= 1
+        del self._held[session][registration.key]
         if not self._held[session]:
             del self._held[session]
         if registration.has_isr:

@@ -13,12 +13,13 @@ from collections.abc import Mapping
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING, NamedTuple
 
-from lpt_service.config import Config
+from lpt_service.config import Config, TokenConfig
 from lpt_service.core.requests import missing_role
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.ioctl import Role
 from lpt_service.protocol.messages import PROTOCOL_VERSION
 from lpt_service.protocol.status import Status
+from lpt_service.server.crowd import Crowd
 from lpt_service.server.hello import Hello
 from lpt_service.server.identity import Identity, Origin
 from lpt_service.server.roles import Roles
@@ -37,23 +38,30 @@ class Entry(NamedTuple):
     may_drain: bool  # which concerns every port
 
 
+class Rules(NamedTuple):
+    """By what a client is judged: what was in force when its connection came in, through the door as it was then."""
+
+    roles: Roles
+    tokens: tuple[TokenConfig, ...]
+
+
 class Admission:
     """The door of a daemon: counts connections, and checks hello against the configuration.
 
     Attributes:
-        roles: who may do what.
+        rules: for those who come now.
     """
 
     def __init__(self, config: Config, workers: Mapping[str, PortWorker]) -> None:
         self._config = config
         self._workers = workers
-        self.roles = Roles(config)
+        self.rules = Rules(Roles(config), config.token)
         self._per_host: Counter[str] = Counter()
-        self._before_hello: dict[Session, None] = {}  # the oldest first
+        self._before_hello: Crowd[Session] = Crowd()
 
     def reconfigure(self, config: Config, roles: Roles) -> None:
         """Take new settings, for those who come from now on; who is in keeps its role until it leaves or is kicked."""
-        self._config, self.roles = config, roles
+        self._config, self.rules = config, Rules(roles, config.token)
 
     # Connections
 
@@ -67,8 +75,8 @@ class Admission:
             return None
         if allow_from is not None and not _is_in(origin.host, allow_from):
             return f"connections from {origin.host} are not allowed here"
-        if self._per_host[origin.host] >= limits.max_connections_per_address:
-            return f"{origin.host} has as many connections as one address may have"
+        if self._per_host[origin.counted_as] >= limits.max_connections_per_address:
+            return f"{origin.counted_as} has as many connections as one address may have"
         if self._per_host.total() >= limits.max_connections:
             return "there are as many connections as there may be"
         return None
@@ -84,34 +92,33 @@ class Admission:
             del self._per_host[host]
 
     def await_hello(self, session: Session) -> None:
-        """A session has begun. When too many have not said hello, the one that is silent longest makes room."""
-        if len(self._before_hello) >= self._config.limits.max_connections_before_hello:
-            oldest = next(iter(self._before_hello))
-            del self._before_hello[oldest]
-            oldest.end("no hello yet, and others wait to say theirs")
-        self._before_hello[session] = None
+        """A session has begun. When too many have not said hello, one of them makes room."""
+        most = self._config.limits.max_connections_before_hello
+        leaving = self._before_hello.add(session, session.origin.counted_as, most)
+        if leaving is not None:
+            leaving.end("no hello yet, and others wait to say theirs")
 
     def hear_hello(self, session: Session) -> None:
         """It has said hello, or has ended."""
-        self._before_hello.pop(session, None)
+        self._before_hello.discard(session)
 
     # hello
 
-    def admit(self, hello: Hello, origin: Origin) -> Entry:
+    def admit(self, hello: Hello, origin: Origin, rules: Rules) -> Entry:
         """Check hello, in the contract's order. Raises RequestError; nothing is told before the identity holds."""
         if hello.protocol != PROTOCOL_VERSION:
             raise RequestError(Status.STATUS_NOT_SUPPORTED, f"protocol: version {hello.protocol} is not supported")
-        identity = self._identify(hello.token, origin)
+        identity = _identify(hello.token, origin, rules)
         workers = self._workers
         if hello.port is None and len(workers) > 1:
             raise RequestError(Status.STATUS_NO_SUCH_DEVICE, "port: this daemon has several, name one")
         worker = next(iter(workers.values())) if hello.port is None else workers.get(hello.port)
         if worker is None:
             raise RequestError(Status.STATUS_NO_SUCH_DEVICE, f"port: there is no {hello.port!r:.40}")
-        role = self.roles.role_of(identity, worker.name)
+        role = rules.roles.role_of(identity, worker.name)
         if role is None:
             raise missing_role("hello", Role.OBSERVE, worker.name, None)
-        return Entry(worker, identity, role, role is Role.ADMIN and self.roles.is_admin_of_all(identity))
+        return Entry(worker, identity, role, role is Role.ADMIN and rules.roles.is_admin_of_all(identity))
 
     def check_room(self, identity: Identity, host: str) -> None:
         """Raise RequestError(STATUS_INSUFFICIENT_RESOURCES) if there are too many sessions for one more.
@@ -141,28 +148,31 @@ class Admission:
                 Status.STATUS_INSUFFICIENT_RESOURCES, f"sessions: {identity} has {most}, the limit for one identity"
             )
 
-    def _identify(self, token: str | None, origin: Origin) -> Identity:
-        identity = origin.identity
-        if token is not None and self._config.token:
-            if not origin.is_private:
-                raise RequestError(
-                    Status.STATUS_ACCESS_DENIED, "token: not over plain TCP from another machine; use lpts://"
-                )
-            name = self._find_token(token)
-            if name is None:
-                raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
-            identity = identity._replace(token=name)
-        if not self.roles.has_any(identity):
-            if self.roles.needs_token:
-                raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
-            raise RequestError(Status.STATUS_ACCESS_DENIED, f"role: {identity} has none here")
-        return identity
 
-    def _find_token(self, token: str) -> str | None:
-        """The name of a token, by its hash. Every one is compared, so that time tells nothing."""
-        digest = hashlib.sha256(token.encode()).hexdigest()
-        found = [each.name for each in self._config.token if hmac.compare_digest(digest, each.sha256)]
-        return found[0] if found else None
+def _identify(token: str | None, origin: Origin, rules: Rules) -> Identity:
+    """Who it is. Raises RequestError(STATUS_ACCESS_DENIED) if the token is wrong, or nobody may come in as such."""
+    identity = origin.identity
+    if token is not None and rules.tokens:
+        if not origin.is_private:
+            raise RequestError(
+                Status.STATUS_ACCESS_DENIED, "token: not over plain TCP from another machine; use lpts://"
+            )
+        name = _find_token(token, rules.tokens)
+        if name is None:
+            raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
+        identity = identity._replace(token=name)
+    if not rules.roles.has_any(identity):
+        if rules.roles.needs_token:
+            raise RequestError(Status.STATUS_ACCESS_DENIED, "token: missing or wrong")
+        raise RequestError(Status.STATUS_ACCESS_DENIED, f"role: {identity} has none here")
+    return identity
+
+
+def _find_token(token: str, tokens: tuple[TokenConfig, ...]) -> str | None:
+    """The name of a token, by its hash. Every one is compared, so that time tells nothing."""
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    found = [each.name for each in tokens if hmac.compare_digest(digest, each.sha256)]
+    return found[0] if found else None
 
 
 def _is_in(host: str, networks: tuple[str, ...]) -> bool:

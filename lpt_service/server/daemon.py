@@ -282,7 +282,7 @@ class Daemon:
         """Begin a session on a connection."""
         session = Session(next(self._numbers), stream, origin, self)
         self.sessions.add(session)
-        self.admission.count(origin.host)
+        self.admission.count(origin.counted_as)
         self.admission.await_hello(session)
         self.spawn(lambda: self._run_session(session))
         return session
@@ -293,7 +293,7 @@ class Daemon:
         finally:
             self.sessions.discard(session)
             self.admission.hear_hello(session)
-            self.admission.discount(session.origin.host)
+            self.admission.discount(session.origin.counted_as)
             state = session.state
             if state is not None and any(state in each.driver.ownership.drainers for each in self.workers.values()):
                 self.drain(state, is_on=False)

@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import struct
+from ipaddress import IPv6Address, IPv6Network
 from typing import Final, NamedTuple
 
 from lpt_service.protocol.url import is_loopback
@@ -45,7 +46,7 @@ class Identity(NamedTuple):
 
     def is_same(self, other: Identity) -> bool:
         """Whether it is the same one; groups may have changed."""
-        return self._replace(gids=frozenset()) == other._replace(gids=frozenset())
+        return (self.uid, self.certificate, self.token) == (other.uid, other.certificate, other.token)
 
     def __str__(self) -> str:
         """For people and logs: `user:anna`, `cert:rig-2`, `token:stimulus PC`, joined by `+`; or `anonymous`."""
@@ -69,7 +70,7 @@ class Origin(NamedTuple):
 
     Attributes:
         peer: where it comes from, for people.
-        host: what is counted as one address: that of the machine, or the user on a Unix socket.
+        host: the address of the machine, or the user on a Unix socket.
         identity: who it is, as far as the kernel and TLS can tell.
         is_private: nobody on the way can read what is said.
     """
@@ -89,6 +90,19 @@ class Origin(NamedTuple):
         host, port = sock.getpeername()[:2]
         host = host.removeprefix("::ffff:")
         return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host, is_private=is_loopback(host))
+
+    @property
+    def counted_as(self) -> str:
+        """What counts as one address: of IPv6 a network of 64 bits, of which one machine takes as many as it likes.
+
+        Not so those of one link, where many machines have one such network.
+        """
+        if ":" not in self.host:
+            return self.host
+        address = IPv6Address(self.host)
+        if address.is_link_local or address.is_loopback:
+            return self.host
+        return str(IPv6Network((int(address) >> 64 << 64, 64)))
 
     def with_certificate(self, name: str | None) -> Origin:
         """The same connection once TLS is on it."""

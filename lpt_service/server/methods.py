@@ -35,15 +35,16 @@ def hello(session: Session, request: Request) -> dict[str, Any]:
     """The first request: who is there, and which port is meant."""
     if session.state is not None:
         raise RequestError(Status.STATUS_INVALID_DEVICE_STATE, "hello has been said already")
+    session.end_turn()  # with many sessions to count, and it may be said again and again
     said = parse_hello(request.params)
     daemon = session.daemon
     try:
-        entry = daemon.admission.admit(said, session.origin)
+        entry = daemon.admission.admit(said, session.origin, session.rules)
         worker, session.identity = entry.worker, entry.identity
-        state = worker.parking.claim(session, said)
+        state = worker.parking.claim(session, said, entry.role)
         is_resumed = state is not None
         if state is None:
-            daemon.admission.check_room(entry.identity, session.origin.host)
+            daemon.admission.check_room(entry.identity, session.origin.counted_as)
             state = SessionState(session.number, secrets.randbits(63) | 1)
     except RequestError as exc:
         if exc.status != Status.STATUS_INSUFFICIENT_RESOURCES:
@@ -58,11 +59,13 @@ def hello(session: Session, request: Request) -> dict[str, Any]:
     session.enter(worker, state)
     worker.join(session, state)
     session.may_drain = entry.may_drain
+    if is_resumed and not entry.may_drain:  # not any more
+        daemon.drain(state, is_on=False)
     session.log.info("%s %r for port %s", "back:" if is_resumed else "hello from", said.client, worker.name)
     answer = welcome(worker.driver, state, daemon.limits, daemon.clock, may_drain=entry.may_drain)
     if worker.parking.grace_s > 0:
         answer["limits"]["grace_s"] = worker.parking.grace_s
-        answer["resume"] = worker.parking.tickets.issue(worker, state, entry.identity, session.origin.host)
+        answer["resume"] = worker.parking.tickets.issue(worker, state, entry.identity, session.origin.counted_as)
     if is_resumed:
         answer["resumed"] = worker.parking.describe(state)
     return answer
@@ -128,7 +131,8 @@ def drain(session: Session, request: Request) -> dict[str, Any]:
 def revoke(session: Session, request: Request) -> dict[str, Any]:
     """Take the port from its owner."""
     reason = _reason(request, _options(request, reason=str))
-    worker = _administer(session, request, reason)
+    worker = _administer(session, request)
+    _note(session, request, reason)
     lost = worker.driver.revoke(_by_administrator(reason), worker.clock.monotonic_ns())
     return {"revoked": lost and lost[0].session, "grant": lost and lost[1]}
 
@@ -140,40 +144,50 @@ def kick(session: Session, request: Request) -> dict[str, Any]:
         raise invalid("session: missing; status and queue show the numbers")
     reason = _reason(request, given)
     number = given["session"]
-    worker = _administer(session, request, reason, target=number)
-    for state, each in worker.sessions.items():
-        if state.session == number:
-            each.why_released = _by_administrator(reason)
-            each.end(each.why_released)
-            return {"kicked": number}
-    if not worker.parking.evict(number, _by_administrator(reason)):
+    worker = _administer(session, request)
+    kicked = next((each for state, each in worker.sessions.items() if state.session == number), None)
+    if kicked is not None:
+        kicked.why_released = _by_administrator(reason)
+        kicked.end(kicked.why_released)
+    elif not worker.parking.evict(number, _by_administrator(reason)):
         raise invalid(f"session: port {worker.name} has no session {number}")
+    _note(session, request, reason, target=number)
     return {"kicked": number}
 
 
 def pause(session: Session, request: Request) -> dict[str, Any]:
     """Let nobody use the port until `resume`."""
     reason = _reason(request, _options(request, reason=str))
-    worker = _administer(session, request, reason)
+    worker = _administer(session, request)
+    _note(session, request, reason)
     return {"paused": True, "was": worker.driver.pause(reason, worker.clock.monotonic_ns())}
 
 
 def resume(session: Session, request: Request) -> dict[str, Any]:
     """End `pause`."""
     _options(request)
-    worker = _administer(session, request, "")
-    return {"paused": False, "was": worker.driver.resume(worker.clock.monotonic_ns())}
+    worker = _administer(session, request)
+    was_paused = worker.driver.resume(worker.clock.monotonic_ns())
+    _note(session, request, "")
+    return {"paused": False, "was": was_paused}
 
 
-def _administer(session: Session, request: Request, reason: str, **fields: Any) -> PortWorker:
-    """The session's port, if it may administer it; that is noted."""
+def _administer(session: Session, request: Request) -> PortWorker:
+    """The session's port, if it may administer it."""
     worker = _worker_of(session)
     assert session.state is not None
     if session.state.role < Role.ADMIN:
-        _audit_refusal(session, request.method)
-        raise missing_role(request.method, Role.ADMIN, worker.name, session.state.role)
-    session.daemon.audit.record(request.method, worker.name, **who(session.state), reason=reason, **fields)
+        refusal = missing_role(request.method, Role.ADMIN, worker.name, session.state.role)
+        _audit_refusal(session, refusal.detail)
+        raise refusal
     return worker
+
+
+def _note(session: Session, request: Request, reason: str, **fields: Any) -> None:
+    """Write down what an administrator has done."""
+    assert session.state is not None
+    name = _worker_of(session).name
+    session.daemon.audit.record(request.method, name, **who(session.state), reason=reason, **fields)
 
 
 def _audit_refusal(session: Session, what: str) -> None:

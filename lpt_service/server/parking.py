@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from lpt_service.core.deadlines import Deadline
 from lpt_service.core.requests import SESSION_ENDED, SessionState
 from lpt_service.log import SessionLogger
+from lpt_service.protocol.ioctl import Role
 from lpt_service.server.hello import Hello
 from lpt_service.server.identity import Identity
 from lpt_service.server.outbox import Outbox
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lpt_service.server.port_worker import PortWorker
     from lpt_service.server.session import Session
 
+_ROLE_LOST: Final = "the role use was taken away"
 _log = logging.getLogger(__name__)
 
 
@@ -94,13 +96,19 @@ class Parking:
             states = (state for state in self._worker.states() if self.tickets.find(state) is not None)
             self.spared = {state for state in states if self._holds_anything(state)} - leaving
 
-    def claim(self, session: Session, said: Hello) -> SessionState | None:
-        """Give a connection the session that its secret stands for; another one that still has it is closed first."""
+    def claim(self, session: Session, said: Hello, role: Role) -> SessionState | None:
+        """Give a connection the session that its secret stands for; another one that still has it is closed first.
+
+        One that holds what `role` does not allow any more is ended instead.
+        """
         state = None if said.resume is None else self.tickets.claim(said.resume, self._worker, session.identity)
         if state is None:
             return None
         former = self._worker.sessions.get(state)
         if former is not None and former.is_leaving:  # it was kicked, or has said goodbye, and is about to end
+            return None
+        if role < Role.USE and self._holds_what_needs_use(state):
+            self._send_away(state, former)
             return None
         if said.notifications is not None:
             session.outbox.set_wanted(said.notifications)
@@ -125,7 +133,7 @@ class Parking:
             "grant": driver.ownership.grant if is_owner else None,
             "position": places.get(state),
             "pending": list(state.pending),
-            "registrations": [each.key for each in driver.registry if each.session is state],
+            "registrations": [each.key for each in driver.registry.held_by(state)],
         }
 
     def evict(self, number: int, why: str) -> bool:
@@ -142,6 +150,19 @@ class Parking:
     def _holds_anything(self, state: SessionState) -> bool:
         driver = self._worker.driver
         return driver.ownership.owner is state or bool(state.pending) or driver.registry.holds(state)
+
+    def _holds_what_needs_use(self, state: SessionState) -> bool:
+        driver = self._worker.driver
+        is_called_for_it = any(each.has_deferred_check for each in driver.registry.held_by(state))
+        return driver.ownership.owner is state or bool(state.pending) or is_called_for_it
+
+    def _send_away(self, state: SessionState, connection: Session | None) -> None:
+        """Release what a session holds that lost its role; also where it has a connection still."""
+        if connection is None:
+            self._release(state, _ROLE_LOST)
+        else:
+            connection.why_released = _ROLE_LOST
+            connection.end(_ROLE_LOST)
 
     def _keep(self, state: SessionState, outbox: Outbox, *, is_restored: bool) -> None:
         now_ns = self._worker.clock.monotonic_ns()

@@ -61,16 +61,16 @@ class Reception:
             self._turn_away(stream, why_not, is_tls=listener.is_tls)
             return
         if listener.is_tls:
-            self._admission.count(origin.host)  # now: many may come in one turn
+            self._admission.count(origin.counted_as)  # now: many may come in one turn
             self.nursery.start_soon(self._secure, stream, origin)
         else:
             self._serve(stream, origin)
 
     async def _secure(self, raw: SocketStream, origin: Origin) -> None:
         try:
-            stream = await self._gate.lead(raw, origin.peer)
+            stream = await self._gate.lead(raw, origin.peer, origin.counted_as)
         finally:
-            self._admission.discount(origin.host)
+            self._admission.discount(origin.counted_as)
         if stream is not None and self.is_closed:
             stream.close()
         elif stream is not None:

@@ -48,6 +48,7 @@ class Session:
     Attributes:
         number: below 2^53, unique while the daemon runs.
         origin: where its connection comes from.
+        rules: by which its hello is judged.
         identity: who it is; before hello, as far as the connection tells.
         state: what it holds of its port; None before hello.
         worker: its port; None before hello and after the end.
@@ -61,6 +62,7 @@ class Session:
         self.origin = origin
         self.identity = origin.identity
         self.daemon = daemon
+        self.rules = daemon.admission.rules
         self.state: SessionState | None = None
         self.worker: PortWorker | None = None
         self.may_drain = False

@@ -5,8 +5,10 @@ After a crash there is none: what it would say is not known to be true.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -22,6 +24,8 @@ from lpt_service.server.tickets import Ticket
 
 FILE_NAME: Final = "sessions.json"
 _MODE: Final = 0o600
+# Neither another file that a link leads to, nor a pipe to wait at, in a folder that others may write to.
+_NO_TRAP: Final = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _DIGEST: Final = "^[0-9a-f]{64}$"
 _STRUCTURE: Final = f"^[0-9a-f]{{{2 * PARALLEL_INTERRUPT_SERVICE_ROUTINE.SIZE}}}$"
 _log = logging.getLogger(__name__)
@@ -146,7 +150,7 @@ def write(directory: Path, ports: Mapping[str, SavedPort]) -> None:
     """Write down what is kept. A failure is logged: those sessions are lost, and nothing else."""
     path = directory / FILE_NAME
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _MODE)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _NO_TRAP, _MODE)
         with open(descriptor, "w", encoding="utf-8") as file:
             os.fchmod(descriptor, _MODE)
             file.write(SavedPorts(ports=dict(ports)).model_dump_json())
@@ -158,7 +162,7 @@ def take(directory: Path) -> dict[str, SavedPort]:
     """Read what a former daemon has written, and remove it: a later start must not believe it again."""
     path = directory / FILE_NAME
     try:
-        content = path.read_bytes()
+        content = _read(path)
         path.unlink()
         return SavedPorts.model_validate_json(content).ports
     except FileNotFoundError:
@@ -167,6 +171,15 @@ def take(directory: Path) -> dict[str, SavedPort]:
         why = f"{exc.error_count()} errors in it" if isinstance(exc, ValidationError) else str(exc)
         _log.warning("%s: not usable (%s); sessions begin anew", path, why)
         return {}
+
+
+def _read(path: Path) -> bytes:
+    """What this user has written there, and nobody else. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | _NO_TRAP), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+            raise OSError(errno.EPERM, "it is not a file of the daemon's own")
+        return file.read()
 
 
 def restore(worker: PortWorker, saved: SavedPort) -> None:

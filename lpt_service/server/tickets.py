@@ -24,7 +24,7 @@ class Ticket(NamedTuple):
     Attributes:
         digest: the secret's hash.
         identity: who may use it.
-        host: the address that it was given to; another one's use is as good.
+        host: what it was given to, as it is counted (`Origin.counted_as`); another one's use is as good.
     """
 
     digest: str

@@ -13,11 +13,12 @@ import trio
 
 from lpt_service.config import Config, TlsConfig
 from lpt_service.protocol.errors import LptError
+from lpt_service.server.crowd import Crowd
 from lpt_service.server.stream import Stream
 from lpt_service.server.tls import TlsFailure, TlsStream
 
 HANDSHAKE_TIMEOUT_S: Final = 10.0
-# At once. A client needs a few round trips; who is the oldest of so many is hardly one.
+# At once. A client needs a few round trips, in which so many others hardly come from elsewhere.
 HANDSHAKES_MAX: Final = 512
 _MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 # Time for somebody to notice who looks at the log once a month.
@@ -45,7 +46,7 @@ class TlsGate:
 
     def __init__(self) -> None:
         self.context: ssl.SSLContext | None = None
-        self._under_way: dict[trio.CancelScope, None] = {}  # the oldest first
+        self._under_way: Crowd[trio.CancelScope] = Crowd()
 
     async def watch_expiry(self, now_s: Callable[[], float]) -> None:
         """Warn, once a day, while the certificate is about to expire or has expired. `now_s`: the time of day."""
@@ -57,19 +58,20 @@ class TlsGate:
                     _log.warning("tls.certificate: it %s; %s, then reload", when, _HOW_TO_RENEW)
             await trio.sleep(_DAY_S)
 
-    async def lead(self, raw: Stream, peer: str) -> TlsStream | None:
+    async def lead(self, raw: Stream, peer: str, host: str) -> TlsStream | None:
         """The connection with TLS on it; None, and a line in the log, if that does not come about in time.
 
-        When too many are under way, the oldest is given up for this one: who holds back cannot keep others out.
+        When too many are under way, one is given up for this one: who holds back cannot keep others out. `host`: what
+        is counted as one address.
 
         Resource handling: `raw` is closed unless it is in what this returns.
         """
         assert self.context is not None
         stream = TlsStream(raw, self.context)
-        if len(self._under_way) >= HANDSHAKES_MAX:
-            next(iter(self._under_way)).cancel()
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_TIMEOUT_S)
-        self._under_way[scope] = None
+        leaving = self._under_way.add(scope, host, HANDSHAKES_MAX)
+        if leaving is not None:
+            leaving.cancel()
         is_led = False
         try:
             with scope:
@@ -79,7 +81,7 @@ class TlsGate:
                 why = f"{HANDSHAKES_MAX} others came" if in_time else f"{HANDSHAKE_TIMEOUT_S:.0f} s had passed"
                 _log.warning("no TLS with %s: the handshake was not over when %s", peer, why)
         finally:
-            del self._under_way[scope]
+            self._under_way.discard(scope)
             if not is_led:
                 raw.close()
         return stream if is_led else None

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from lpt_service.core import interrupts
+from lpt_service.core.interrupts import InterruptRegistry
 from lpt_service.protocol.messages import (
     KIND_EVENT,
     KIND_UNHEARD,
@@ -333,6 +335,38 @@ def test_a_session_that_comes_back_after_its_disconnect_begins_anew() -> None:
     client.hear()
     assert fence.value == 1
     assert [(each.received, each.syncs[0][0]) for each in client.passages] == [(1, SYNC_CONNECTED), (2, SYNC_CONNECTED)]
+
+
+def test_the_end_of_a_session_does_not_look_at_those_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of sessions may end together, and there may be a hundred thousand structures."""
+
+    def refuse(registry: InterruptRegistry) -> None:
+        raise AssertionError("it looked at all of them")
+
+    harness = Harness()
+    one, other = harness.clients(2)
+    for number in (1, 2):
+        one.connect(routine(isr=number))
+        other.connect(routine(isr=number))
+    with monkeypatch.context() as patch:
+        patch.setattr(InterruptRegistry, "__iter__", refuse)
+        one.die()
+        other.disconnect(routine(isr=1))
+    assert [(each.session, each.key) for each in harness.driver.registry] == [(other.state, routine(isr=2))]
+
+
+def test_a_port_has_so_many_deferred_checks_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "DEFERRED_MAX", 2)
+    harness = Harness()
+    one, other = harness.clients(2)
+    assert one.connect(routine(isr=0, deferred=1)).status == 0
+    assert other.connect(routine(isr=1, deferred=1)).status == 0
+    refused = other.connect(routine(isr=0, deferred=2))
+    assert refused.status == Status.STATUS_INSUFFICIENT_RESOURCES
+    assert other.connect(routine(isr=2)).status == 0, "one that only listens is none"
+    one.die()
+    assert other.connect(routine(isr=0, deferred=2)).status == 0
+    harness.settle()
 
 
 def test_a_session_has_connected_so_many_structures_at_most() -> None:

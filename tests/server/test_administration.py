@@ -97,6 +97,7 @@ async def test_kick_ends_a_session_and_releases_what_it_holds(nursery: trio.Nurs
     assert [fields["why"] for _, _, fields in house.events("released")] == ["administrator: shift over"]
     detail = await invalid(admin, admin.send("kick", {"session": number}))
     assert detail == f"session: port LPT1 has no session {number}"
+    assert len(house.events("kick")) == 1, "what was not done is not noted"
 
 
 async def test_kick_reaches_who_is_not_there(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

@@ -19,7 +19,7 @@ from lpt_service.server.admission import Admission
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.hello import Hello, parse_hello
 from lpt_service.server.identity import ANONYMOUS, Identity, Origin
-from tests.server.fakes import MEMORY, ROOT, Peer, closing, config, request, start_daemon
+from tests.server.fakes import MEMORY, ROOT, Peer, VirtualClock, closing, config, request, start_daemon
 
 SECRET = "correct horse"
 TOKEN = {"name": "lab", "sha256": hashlib.sha256(SECRET.encode()).hexdigest()}
@@ -57,7 +57,7 @@ def hello(**keys: Any) -> Hello:
 
 def refusal(admission: Admission, origin: Origin, **keys: Any) -> tuple[str, str]:
     with pytest.raises(RequestError) as caught:
-        admission.admit(hello(**keys), origin)
+        admission.admit(hello(**keys), origin, admission.rules)
     return caught.value.status_name, caught.value.detail
 
 
@@ -188,7 +188,7 @@ def test_tokens_are_compared_without_an_early_end(monkeypatch: pytest.MonkeyPatc
     for token in (SECRET, "other", "wrong"):
         compared.clear()
         try:
-            admission.admit(hello(token=token), MEMORY)
+            admission.admit(hello(token=token), MEMORY, admission.rules)
         except RequestError:
             assert token == "wrong"
         assert compared == [TOKEN["sha256"], OTHER_TOKEN["sha256"]]
@@ -204,7 +204,7 @@ def test_that_somebody_has_no_role_takes_as_long_to_find_with_one_port_as_with_m
     for names in (["A"], [f"P{number}" for number in range(60)]):
         ports = [{"name": name} for name in names]
         admission = Admission(config(port=ports, token=[TOKEN], role=FOR_LAB), Untouchable())
-        admission.roles._rules = [each._replace(tests=(ask,)) for each in admission.roles._rules]
+        admission.rules.roles._rules = [each._replace(tests=(ask,)) for each in admission.rules.roles._rules]
         asked.append(0)
         refusal(admission, REMOTE)
     assert asked[0] == asked[1]
@@ -225,7 +225,7 @@ def test_the_order_is_protocol_then_identity_then_port_then_role() -> None:
     name, detail = refusal(admission, MEMORY, token=SECRET, port="B")
     assert name == "STATUS_ACCESS_DENIED"
     assert detail == "role: hello needs the role observe on port B, this session has none"
-    assert admission.admit(hello(token=SECRET, port="A"), MEMORY).role is Role.USE
+    assert admission.admit(hello(token=SECRET, port="A"), MEMORY, admission.rules).role is Role.USE
 
 
 def test_a_long_name_of_a_port_is_not_sent_back_whole() -> None:
@@ -251,7 +251,8 @@ def test_a_long_name_of_a_port_is_not_sent_back_whole() -> None:
 def test_who_is_known_gets_its_role(
     sections: dict[str, Any], origin: Origin, keys: dict[str, Any], identity: Identity, role: Role
 ) -> None:
-    entry = Admission(config(**sections), Ports("LPT1")).admit(hello(**keys), origin)
+    admission = Admission(config(**sections), Ports("LPT1"))
+    entry = admission.admit(hello(**keys), origin, admission.rules)
     assert (entry.identity, entry.role, entry.worker.name) == (identity, role, "LPT1")
     assert entry.may_drain is (role is Role.ADMIN)
 
@@ -259,7 +260,7 @@ def test_who_is_known_gets_its_role(
 def test_an_administrator_of_one_port_may_not_drain_all() -> None:
     roles = [{"who": ["user:54321"], "role": "admin", "ports": ["A"]}, {"who": ["anyone"], "role": "use"}]
     admission = Admission(config(port=[{"name": "A"}, {"name": "B"}], role=roles), Ports("A", "B"))
-    entry = admission.admit(hello(port="A"), USER)
+    entry = admission.admit(hello(port="A"), USER, admission.rules)
     assert (entry.role, entry.may_drain) == (Role.ADMIN, False)
 
 
@@ -366,7 +367,7 @@ async def test_new_settings_are_for_those_who_come(nursery: trio.Nursery, autoju
     settings = config(role=[{"who": ["anyone"], "role": "observe"}], limits={"max_connections": 1})
     old = Peer(guarded)
     await old.say_hello(token=SECRET)
-    guarded.admission.reconfigure(settings, Admission(settings, {}).roles)
+    guarded.admission.reconfigure(settings, Admission(settings, {}).rules.roles)
     new = Peer(guarded)
     await new.say_hello()
     assert await new.status_of(new.allocate()) == "STATUS_ACCESS_DENIED"
@@ -377,5 +378,29 @@ async def test_new_settings_are_for_those_who_come(nursery: trio.Nursery, autoju
 def test_the_status_of_a_refusal_is_the_contract_s() -> None:
     admission = Admission(config(token=[TOKEN]), Untouchable())
     with pytest.raises(RequestError) as caught:
-        admission.admit(hello(), MEMORY)
+        admission.admit(hello(), MEMORY, admission.rules)
     assert caught.value.status == Status.STATUS_ACCESS_DENIED
+
+
+def test_one_machine_of_ipv6_is_counted_once() -> None:
+    admission = Admission(config(limits={"max_connections_per_address": 2}), {})
+    for last in (1, 2):
+        origin = Origin("somewhere", f"2001:db8::{last}")
+        assert admission.refuse(origin, None) is None
+        admission.count(origin.counted_as)
+    assert admission.refuse(Origin("somewhere", "2001:db8::3"), None) == (
+        "2001:db8::/64 has as many connections as one address may have"
+    )
+    assert admission.refuse(Origin("somewhere", "2001:db8:0:1::3"), None) is None
+
+
+async def test_who_came_before_a_reload_is_judged_as_of_then(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    """Or somebody who has connected where a token is needed could wait for a reload that needs none elsewhere."""
+    guarded = config(token=[{"name": "a", "sha256": hashlib.sha256(b"x").hexdigest()}])
+    daemon = Daemon(guarded, reread=config, clock=VirtualClock())
+    await nursery.start(daemon.run)
+    silent, known = Peer(daemon), Peer(daemon)
+    await daemon.reload()
+    assert await silent.status_of(silent.send("hello", {"protocol": 1})) == "STATUS_ACCESS_DENIED"
+    assert (await known.say_hello(token="x"))["protocol"] == 1
+    assert (await Peer(daemon).say_hello())["protocol"] == 1

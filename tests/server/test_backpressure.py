@@ -71,8 +71,21 @@ async def test_reads_count_as_well(daemon: Daemon, autojump_clock: MockClock) ->
 async def test_a_status_is_a_turn_of_its_own(daemon: Daemon, autojump_clock: MockClock) -> None:
     """With a long queue it takes as long as many other requests."""
     greedy, modest = await enter(daemon), await enter(daemon)
-    sends = await Race(greedy, modest).run(request(1, "status") * 50)
-    assert len(sends) <= 2
+    race = Race(greedy, modest)
+    assert len(await race.run(request(1, "status") * 50)) <= 2
+    assert [peer for peer, _ in race.sends].count(greedy) == 50
+    assert len(await greedy.messages()) == 50
+
+
+async def test_a_hello_that_may_be_said_again_is_a_turn_of_its_own(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """With many sessions to count it takes as long as many other requests."""
+    daemon = await start_daemon(nursery, limits={"max_sessions": 1})
+    modest, greedy = await enter(daemon), Peer(daemon)
+    race = Race(greedy, modest)
+    await race.run(request(1, "hello", {"protocol": 1}) * 50)
+    assert [peer for peer, _ in race.sends].count(greedy) == 50
     assert len(await greedy.messages()) == 50
 
 

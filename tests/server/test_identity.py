@@ -154,3 +154,20 @@ def test_more_groups_than_are_asked_for_leave_the_first(monkeypatch: pytest.Monk
     here, there = socket.socketpair()
     with here, there:
         assert Origin.of(here).identity.gids == {os.getgid()}
+
+
+@pytest.mark.parametrize(
+    ("host", "counted_as"),
+    [
+        ("10.0.0.1", "10.0.0.1"),
+        ("user 1000", "user 1000"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("::1", "::1"),
+        ("fe80::1%eth0", "fe80::1%eth0"),
+        ("fe80::2%eth0", "fe80::2%eth0"),
+    ],
+)
+def test_one_machine_is_one_address_however_many_it_takes(host: str, counted_as: str) -> None:
+    assert Origin("somewhere", host).counted_as == counted_as

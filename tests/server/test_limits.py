@@ -114,6 +114,18 @@ async def test_who_floods_with_connections_keeps_nobody_out(nursery: trio.Nurser
     await check(witness)
 
 
+async def test_who_comes_with_many_does_not_push_out_somebody_slow(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon, witness = await start(nursery, max_connections_before_hello=4)
+    slow = Peer(daemon, origin=origin(1))
+    for _ in range(50):
+        Peer(daemon, origin=origin(2))
+        await wait_all_tasks_blocked()
+    await slow.say_hello()
+    await check(witness)
+
+
 async def test_a_hello_that_may_be_said_again_does_not_leave_the_line(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -265,18 +265,48 @@ async def test_those_parked_run_out_their_time_after_a_reload_without_grace(
     assert (status(daemon)["registered"], parked(daemon)) == (0, 0)
 
 
-async def test_the_new_role_is_in_force(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    daemon = await graceful(nursery, role=[{"who": ["anyone"], "role": "use"}])
-    owner = await come(daemon)
-    await owner.own()
-    await owner.lose()
+async def _observe_from_now_on(daemon: Daemon) -> None:
     config = daemon._config
     role: Any = config.role[0].model_copy(update={"role": "observe"})
     daemon._reread = lambda: config.model_copy(update={"role": (role,)})
     await daemon.reload()
-    again = await back(daemon, owner)
-    assert again.resumed["grant"]
-    assert await again.status_of(again.free()) == "STATUS_ACCESS_DENIED"
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["on another connection", "after a break"])
+@pytest.mark.parametrize("holds", ["the port", "a place in the queue", "a deferred check"])
+async def test_what_the_new_role_does_not_allow_is_released(
+    nursery: trio.Nursery, autojump_clock: MockClock, holds: str, is_lost: bool
+) -> None:
+    daemon = await graceful(nursery, role=[{"who": ["anyone"], "role": "use"}])
+    other, mine, next_one = await come(daemon), await come(daemon), await come(daemon)
+    if holds == "the port":
+        await mine.own()
+        await next_one.wait_for_port()
+    elif holds == "a place in the queue":
+        await other.own()
+        await mine.wait_for_port()
+    else:
+        await mine.result(mine.connect_interrupt(0, deferred=5))
+    if is_lost:
+        await mine.lose()
+    await _observe_from_now_on(daemon)
+    again = await back(daemon, mine)
+    await wait_all_tasks_blocked()
+    assert again.resumed is None
+    assert again.number != mine.number
+    assert owner_of(daemon) == {"the port": next_one.number, "a place in the queue": other.number}.get(holds)
+    assert (status(daemon)["waiting"], status(daemon)["registered"], parked(daemon)) == (0, 0, 0)
+
+
+async def test_what_the_new_role_allows_is_kept(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    daemon = await graceful(nursery, role=[{"who": ["anyone"], "role": "use"}])
+    listener = await come(daemon)
+    await listener.result(listener.connect_interrupt())
+    await listener.lose()
+    await _observe_from_now_on(daemon)
+    again = await back(daemon, listener)
+    assert len(again.resumed["registrations"]) == 1
+    assert await again.status_of(again.allocate()) == "STATUS_ACCESS_DENIED"
 
 
 async def test_an_owner_that_is_back_is_told_again_how_many_wait(daemon: Daemon, autojump_clock: MockClock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -303,6 +304,25 @@ async def test_it_is_not_written_where_a_link_points(
         file_of(tmp_path).symlink_to(target)
     assert target.read_text() == "precious"
     assert "sessions do not outlive this stop" in caplog.text
+
+
+@pytest.mark.parametrize("trap", ["a link", "a pipe", "somebody else's"])
+def test_what_somebody_else_has_put_there_is_neither_believed_nor_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trap: str
+) -> None:
+    path, target = file_of(tmp_path), tmp_path / "target"
+    target.write_text(json.dumps(saved()))
+    if trap == "a link":
+        path.symlink_to(target)
+    elif trap == "a pipe":
+        os.mkfifo(path)
+        session_file.write(tmp_path, {})
+        assert "sessions do not outlive this stop" in caplog.text
+    else:
+        target.rename(path)
+        monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert session_file.take(tmp_path) == {}
+    assert "sessions begin anew" in caplog.text
 
 
 def saved(**changes: Any) -> dict[str, Any]:

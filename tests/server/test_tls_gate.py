@@ -38,15 +38,15 @@ def gate(certificates: Path) -> TlsGate:
 class Comer:
     """Somebody who comes to the gate, and what becomes of it."""
 
-    def __init__(self, gate: TlsGate, nursery: trio.Nursery, name: str = "peer") -> None:
+    def __init__(self, gate: TlsGate, nursery: trio.Nursery, name: str = "peer", host: str = "here") -> None:
         self.raw = MemoryStream()
         self.led: TlsStream | None = None
         self.took_s: float | None = None
         self._began_s = trio.current_time()
-        nursery.start_soon(self._come, gate, name)
+        nursery.start_soon(self._come, gate, name, host)
 
-    async def _come(self, gate: TlsGate, name: str) -> None:
-        self.led = await gate.lead(self.raw, name)
+    async def _come(self, gate: TlsGate, name: str, host: str) -> None:
+        self.led = await gate.lead(self.raw, name, host)
         self.took_s = trio.current_time() - self._began_s
 
     async def agree(self, certificates: Path) -> None:
@@ -105,6 +105,18 @@ async def test_when_too_many_come_the_oldest_goes(
     ]
     await comers[4].agree(certificates)
     assert comers[4].led is not None
+
+
+async def test_who_comes_with_many_does_not_push_out_somebody_slow(
+    gate: TlsGate, certificates: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls_gate, "HANDSHAKES_MAX", 3)
+    slow = Comer(gate, nursery, host="far away")
+    for _ in range(20):
+        await wait_all_tasks_blocked()
+        Comer(gate, nursery, host="near")
+    await slow.agree(certificates)
+    assert slow.led is not None
 
 
 async def test_a_failure_is_one_line_and_the_client_can_read_why(
