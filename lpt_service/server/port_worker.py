@@ -56,6 +56,7 @@ class PortWorker:
         self._nursery: trio.Nursery | None = None
         self._job_scope = trio.CancelScope()
         self._touched: dict[Session, None] = {}  # to be flushed when all effects of a step are carried out
+        self._tenures: list[fx.Granted | fx.Released] = []  # for the audit, after that: the next owner does not wait
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve the port until cancelled; started when its device has been looked for once."""
@@ -177,6 +178,10 @@ class PortWorker:
         while self._touched:
             session, _ = self._touched.popitem()
             session.flush()
+        if self._tenures:
+            for effect in self._tenures:
+                self._audit.record_ownership(self.name, effect)
+            self._tenures.clear()
 
     def _session_of(self, state: SessionState) -> Session | None:
         """The session to send to; it will be flushed."""
@@ -241,8 +246,8 @@ class PortWorker:
     def _wake_timer(self, effect: fx.WakeTimer) -> None:
         self._timer_wake.set()
 
-    def _record_ownership(self, effect: fx.Granted | fx.Released) -> None:
-        self._audit.record_ownership(self.name, effect)
+    def _note_tenure(self, effect: fx.Granted | fx.Released) -> None:
+        self._tenures.append(effect)
 
     def _port_gone(self, effect: fx.PortGone) -> None:
         _log.error("port %s: %s; it is being removed", self.name, effect.reason)
@@ -308,7 +313,7 @@ _CARRY_OUT: Final[Mapping[type, Callable[[PortWorker, Any], None]]] = {
     fx.Listen: PortWorker._listen,
     fx.Published: PortWorker._publish,
     fx.WakeTimer: PortWorker._wake_timer,
-    fx.Granted: PortWorker._record_ownership,
-    fx.Released: PortWorker._record_ownership,
+    fx.Granted: PortWorker._note_tenure,
+    fx.Released: PortWorker._note_tenure,
     fx.PortGone: PortWorker._port_gone,
 }
