@@ -74,7 +74,10 @@ class Connector:
             )
             _greet(self.url, sock, conversation, hello, deadline_s)
             if self._leaves_with_connection and (bye := conversation.bye()):
-                sock.sendall(bye)
+                try:
+                    sock.sendall(bye)
+                except OSError as exc:
+                    raise ConnectFailed(f"{self.url}: the connection broke: {why(exc)}") from exc
             return Link(sock, conversation, reply_timeout_s=self._reply_timeout_s, on_event=on_event)
         except BaseException:
             sock.close()

@@ -20,6 +20,7 @@ class Kind(enum.StrEnum):
     DELAY = "delay"  # what follows in this direction waits
     STALL = "stall"  # nothing is read or sent in either direction for a time; then it goes on
     RESET = "reset"  # both ends get a reset
+    LATER = "reset later"  # both ends get a reset after a time in which it goes on
     ONE_SIDED = "one-sided reset"  # the client gets a reset, the daemon hears of it later; or the other way round
     MUTE = "one-way"  # what comes in this direction is thrown away for a time; then both ends get a reset
     SWALLOW = "end swallowed"  # the end of the stream in this direction is passed on late
@@ -39,6 +40,7 @@ class Fault(NamedTuple):
 # Faults with which a connection goes on may come several times, and one that ends it at the end.
 _PASSING = (Kind.DRIP, Kind.DRIP, Kind.DELAY, Kind.DELAY, Kind.STALL)
 _ENDING: tuple[Kind, ...] = (Kind.RESET, Kind.RESET, Kind.RESET, Kind.ONE_SIDED, Kind.ONE_SIDED, Kind.ONE_SIDED)
+_ENDING += (Kind.LATER, Kind.LATER, Kind.LATER)
 _ENDING += (Kind.MUTE, Kind.MUTE, Kind.HALF_CLOSE, Kind.HALF_CLOSE, Kind.SWALLOW, Kind.SWALLOW, Kind.BLACK_HOLE)
 
 

@@ -42,8 +42,10 @@ class Ledger:
         self._holdings: dict[int, Holding] = {}
         self._owners: dict[int, int] = {}  # grant → session, as status told
         self._queue: list[Waiting] = []  # as status told last
+        self._former: list[int] = []  # the sessions in it when another daemon took over
         self._waited: set[Waiting] = set()
         self._last_grant = 0
+        self._ends_ns: list[int] = []  # of the daemons before this one
         self.silent_ns: list[int] = []  # times at which the port was not heard, as status told
 
     # What clients note
@@ -92,11 +94,23 @@ class Ledger:
                 if self._owners.setdefault(owner["grant"], owner["session"]) != owner["session"]:
                     self.faults.append(f"grant {owner['grant']} has two owners, as status tells it")
 
+    def begin_anew(self, at_ns: int) -> None:
+        """Another daemon took over at this time. It gives numbers of sessions anew that have not come over to it."""
+        with self._lock:
+            self._ends_ns.append(at_ns)
+            self._queue, self._former = [], [each.session for each in self._queue]
+
     def _check_queue(self, queue: list[Waiting], positions: list[int]) -> None:
         if positions != [*range(1, len(queue) + 1)]:
             self.faults.append(f"positions in the queue: {positions}")
         if any(before.since_ns > after.since_ns for before, after in pairwise(queue)):
             self.faults.append(f"the queue is not in the order in which it was joined: {queue}")
+        if queue and self._former:
+            # Those who came over to the next daemon began to wait anew, all at one time.
+            over = [each.session for each in queue if each.since_ns == queue[0].since_ns]
+            if [each for each in over if each in self._former] != [each for each in self._former if each in over]:
+                self.faults.append(f"the order after a restart: {self._former}, then {over}")
+            self._former = []
         left = [each for each in self._queue if each in set(queue)]
         if queue[: len(left)] != left:
             self.faults.append(f"somebody has overtaken: {self._queue}, then {queue}")
@@ -125,6 +139,7 @@ class Ledger:
         """Of two that were seen in the queue, who joined it first was granted first.
 
         A session waits no more once a wait of its has timed out, so its next write tells of the grant it waited for.
+        What was waited for when a daemon ended is not compared: with the next one a wait begins anew.
         """
         writes: dict[int, list[tuple[int, int]]] = {}
         for grant, held in sorted(self._holdings.items()):
@@ -132,9 +147,10 @@ class Ledger:
                 writes.setdefault(held.session, []).append((held.first_ns, grant))
         granted: list[tuple[Waiting, int]] = []
         for wait in sorted(self._waited, key=lambda wait: wait.since_ns):
-            grant = next((each for ns, each in writes.get(wait.session, ()) if ns > wait.since_ns), 0)
-            if grant:
+            first_ns, grant = next((each for each in writes.get(wait.session, ()) if each[0] > wait.since_ns), (0, 0))
+            if grant and bisect(self._ends_ns, wait.since_ns) == bisect(self._ends_ns, first_ns):
                 granted.append((wait, grant))
+        granted.sort(key=lambda each: (each[0].since_ns, each[1]))  # those who came over to a daemon did so at one time
         for (first, earlier), (second, later) in pairwise(granted):
             if earlier > later:
                 yield f"{second} was granted ({later}) before {first} ({earlier}), which had come before"
@@ -172,11 +188,13 @@ class Account:
 
     Attributes:
         reconnects: how often its connection was made anew.
+        restarts: how often another daemon, with another log, went on.
     """
 
     def __init__(self, first_seq: int) -> None:
         self.first_seq = self.next_seq = first_seq
-        self.received = self.lost = self.reconnects = 0
+        self.received = self.lost = self.reconnects = self.restarts = 0
+        self._before = 0  # of received and lost, what an earlier log had
         self.heard: list[Heard] = []
         self.unheard_marks = 0
         self._trail: list[tuple[int, bool]] = []  # times of interrupts, and (True) of the marks "unheard"
@@ -194,10 +212,14 @@ class Account:
             if event.kind == "unheard":
                 self.unheard_marks += 1
                 self._trail.append((event.timestamp_ns, True))
+        elif name == "Sync" and event.reason == "restarted":
+            self._begin_anew(event)
         elif name == "Sync":
-            assert event.reason in ("resumed", "overrun", "dropped"), f"{event}: the daemon was not restarted"
+            assert event.reason in ("resumed", "overrun", "dropped"), f"{event}: why?"
             assert event.lost == event.next_seq - self.next_seq, f"{event}: {self.next_seq} was to come"
             self.next_seq, self.lost = event.next_seq, self.lost + event.lost
+            if event.lost:  # marks in what is lost are lost with it
+                self._note_silence()
         else:
             self.reconnects += 1
 
@@ -205,7 +227,24 @@ class Account:
         """At the end: nothing is missing without a word. `interrupts` is the SDK's registration."""
         assert (self.received, self.lost) == (interrupts.received, interrupts.lost), "lost without a word"
         assert self.next_seq == interrupts.next_seq
-        assert self.received + self.lost == self.next_seq - self.first_seq
+        self._check_log()
+
+    def _check_log(self) -> None:
+        assert self.received + self.lost - self._before == self.next_seq - self.first_seq
+
+    def _begin_anew(self, sync: Any) -> None:
+        assert sync.lost is None, sync
+        self._check_log()
+        self._before = self.received + self.lost
+        self.first_seq = self.next_seq = sync.next_seq
+        self.restarts += 1
+        self.heard.clear()
+        self._note_silence()
+
+    def _note_silence(self) -> None:
+        """It has been told that something is missing here, so a silence needs no mark."""
+        if self._trail:
+            self._trail.append((self._trail[-1][0], True))
 
     def check_silences(self, silent_ns: list[int]) -> None:
         """Between two interrupts with a time between them at which the port was not heard, a mark says so."""

@@ -46,14 +46,21 @@ class _Connection:
         self._drips = [0, 0]  # bytes still to go on one at a time
         self._is_mute = [False, False]
         self._stalled_until = 0.0
+        self._ways_left = 2
+        self._is_done = trio.Event()
+        self._is_doomed = trio.Event()
+        self._lives_s = 0.0
 
     async def run(self) -> None:
         """Until both directions have ended, or one of them is broken."""
         holes: list[_Hole] = []
         try:
             async with trio.open_nursery(strict_exception_groups=True) as nursery:
+                nursery.start_soon(self._reset_later)
                 for way in (UP, DOWN):
                     nursery.start_soon(self._carry, way)
+                await self._is_done.wait()
+                nursery.cancel_scope.cancel()
         except* _Hole as group:
             holes += [each for each in group.exceptions if isinstance(each, _Hole)]
         except* (_Over, trio.BrokenResourceError, trio.ClosedResourceError):
@@ -66,6 +73,11 @@ class _Connection:
             await _swallow_all(self._ends[UP])
         for end in self._ends:
             _reset(end)
+
+    async def _reset_later(self) -> None:
+        await self._is_doomed.wait()
+        await trio.sleep(self._lives_s)
+        raise _Over
 
     async def _carry(self, way: int) -> None:
         source, sink, offset = self._ends[way], self._ends[1 - way], 0
@@ -86,6 +98,9 @@ class _Connection:
                 await trio.sleep(fault.amount)
         if not self._is_mute[way]:
             await sink.send_eof()
+        self._ways_left -= 1
+        if not self._ways_left:
+            self._is_done.set()
 
     async def _apply(self, fault: Fault) -> None:
         way = fault.direction
@@ -99,6 +114,9 @@ class _Connection:
                 await trio.sleep(fault.amount)
             case Kind.RESET:
                 raise _Over
+            case Kind.LATER:
+                self._lives_s = fault.amount
+                self._is_doomed.set()
             case Kind.ONE_SIDED:
                 _reset(self._ends[way])
                 await trio.sleep(fault.amount)

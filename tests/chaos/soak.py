@@ -2,14 +2,17 @@
 
 python -m tests.chaos.soak
 
-Owners and listeners through the chaos proxy, interrupts by themselves and by the plug, hostile connections, clients
-that are killed, reloads, drains. Meanwhile what the daemon takes is sampled: memory, descriptors, threads. Its tasks it
-does not tell; each session is a task or two and one descriptor: what stays behind shows as descriptors, or as memory.
-At the end: the invariants of test_chaos.py, and nothing has grown.
+Owners and listeners through the chaos proxy and by a Unix socket, who come back to their sessions, and lose the port by
+leases; interrupts by themselves and by the plug, hostile connections, clients that are killed, reloads, drains, and an
+administrator who takes the port away, pauses it and ends sessions; the audit trail. Meanwhile what the daemon takes is
+sampled: memory, descriptors, threads. Its tasks it does not tell; each session is a task or two and one descriptor:
+what stays behind shows as descriptors, or as memory. At the end: the invariants of test_chaos.py, what the audit trail
+says, and nothing has grown. The daemon is not started anew, for then nothing would grow; test_chaos.py does that.
 """
 
 from __future__ import annotations
 
+import random
 import select
 import signal
 import statistics
@@ -18,14 +21,16 @@ import sys
 import tempfile
 import time
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 from lpt_client import blocking
-from tests.chaos import settings
+from lpt_client.errors import InvalidParameter
+from tests.chaos import audit_check, settings
 from tests.chaos.clients import blocking_listener, blocking_owner
 from tests.chaos.hostile import Crowd
 from tests.chaos.processes import MIB, Usage, usage
-from tests.chaos.terms import Terms
+from tests.chaos.terms import AUDIT_BYTES, AUDIT_KEEP, Terms
 from tests.chaos.trio_clients import trio_crowd
 from tests.chaos.world import World
 from tests.e2e.daemons import PROJECT
@@ -77,6 +82,47 @@ def drain_again_and_again(world: World, name: str) -> None:
             world.done["drains"] += 1
 
 
+def administer_again_and_again(world: World, name: str) -> None:
+    """An administrator of one port, who takes it away, pauses it, and ends sessions of its owner and of who waits."""
+    chance = world.chance(name)
+    port_name = name.split()[-1]
+    with blocking.open_port(f"lpt+unix://{world.terms.unix_socket}#{port_name}", client=name) as port:
+        while not world.is_over:
+            world.sleep(chance.uniform(0.2, 3))
+            match chance.randrange(4):
+                case 0:
+                    world.done["ports taken away"] += port.revoke("soak")["revoked"] is not None
+                case 1:
+                    _kick_somebody(world, chance, port)
+                case 2:
+                    _pause(world, chance, port)
+                case 3:
+                    places = [each["position"] for each in port.queue(2)["waiters"]]
+                    assert places == [*range(2, 2 + len(places))]
+
+
+def _kick_somebody(world: World, chance: random.Random, port: blocking.Port) -> None:
+    queue = port.queue()
+    there = [each["session"] for each in (queue["owner"], *queue["waiters"]) if each is not None]
+    if there:
+        try:
+            port.kick(chance.choice(there), "soak")
+        except InvalidParameter:  # it has ended by itself
+            return
+        world.done["sessions ended"] += 1
+
+
+def _pause(world: World, chance: random.Random, port: blocking.Port) -> None:
+    assert not port.pause("soak")["was"]
+    before = port.status()
+    assert (before["paused"], before["owner"]) == ("soak", None)
+    world.sleep(chance.choices((chance.uniform(0, 0.3), 1.5), (9, 1))[0])  # the longer one outlasts the SDK's patience
+    after = port.status()
+    assert after["counters"]["grants"] == before["counters"]["grants"], "granted while it was paused"
+    assert port.resume_port()["was"]
+    world.done["pauses"] += 1
+
+
 def kill_again_and_again(world: World, name: str) -> None:
     """Clients that are killed in whatever they do: a moment after they have begun, or as soon as they are there."""
     chance = world.chance(name)
@@ -100,7 +146,7 @@ def take_samples(world: World, seconds: float) -> list[Sample]:
     begun, samples = time.monotonic(), []
     while not world.is_over and (at_s := time.monotonic() - begun) < seconds:
         assert world.daemon.process.poll() is None, f"the daemon has ended: {world.daemon.log()}"
-        faults = world.proxy.tally().get("faults", 0)
+        faults = world.tally().get("faults", 0)
         done = world.done
         samples.append(Sample(at_s, usage(world.daemon.process.pid), faults, done["grants"], done["accounts"]))
         if len(samples) % 60 == 0:
@@ -112,7 +158,18 @@ def take_samples(world: World, seconds: float) -> list[Sample]:
 def soak(seconds: float, seed: int) -> str:
     """All of it; the report. Raises AssertionError, with the report in it."""
     with tempfile.TemporaryDirectory() as folder:
-        terms = Terms(ports=3, silent_ports=1, short_logs=1, unix_socket=f"{folder}/s")
+        terms = Terms(
+            ports=3,
+            silent_ports=1,
+            short_logs=1,
+            grace_s=1,
+            max_hold_s=1,
+            idle_hold_s=0.7,
+            long_hold_s=1.2,
+            is_administered=True,
+            unix_socket=f"{folder}/s",
+            folder=folder,
+        )
         with World(terms, seed) as world:
             with Crowd(world.address, HOSTILE, seed, "LPT1") as crowd:
                 _begin(world)
@@ -126,8 +183,18 @@ def soak(seconds: float, seed: int) -> str:
                 print(report)
                 raise
             end = usage(world.daemon.process.pid)
+        assert min(world.done[f"came back: {had}"] for had in ("owning", "listening")) > 0
+        audit = check_audit(Path(folder))
     left = f"{end.rss_bytes / MIB:.1f} MiB, {end.descriptors} descriptors, {end.threads} threads"
-    return f"{report}\nwhen all had gone: {left}"
+    return f"{report}\n{audit}\nwhen all had gone: {left}"
+
+
+def check_audit(folder: Path) -> str:
+    """What `audit_check` has to say, and that its files keep to their bounds."""
+    sizes = [path.stat().st_size for path in folder.glob("audit.jsonl*")]
+    assert max(sizes) <= AUDIT_BYTES
+    assert len(sizes) <= 1 + AUDIT_KEEP, "the oldest records are gone: let it keep more"
+    return f"{audit_check.check(audit_check.read(folder))}; {len(sizes)} files, {sum(sizes) / MIB:.1f} MiB"
 
 
 def _begin(world: World) -> None:
@@ -138,6 +205,8 @@ def _begin(world: World) -> None:
     world.add(partial(trio_crowd, owners=6, listeners=4), "trio")
     for run, name in ((reload_again_and_again, "reloader"), (drain_again_and_again, "administrator")):
         world.add(run, name)
+    for name in world.terms.port_names():
+        world.add(administer_again_and_again, f"administrator of {name}")
     world.add(kill_again_and_again, "killer")
 
 

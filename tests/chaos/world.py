@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import tempfile
 import threading
 import time
@@ -13,6 +14,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from lpt_client import TlsOptions
+from tests.certificates import options
 from tests.chaos.ledger import Account, Ledger, Witness
 from tests.chaos.processes import usage
 from tests.chaos.proxy import ChaosProxy
@@ -25,6 +28,14 @@ from tests.e2e.daemons import DaemonProcess, eventually, is_clean, serving
 SLACK_S = 20.0
 # Between two looks at the queue of a port.
 _LOOK_EVERY_S = 0.02
+# Which part of the clients, where there is such a way.
+_BY_UNIX_SOCKET = 0.1
+_BY_TLS = 0.25
+
+
+def _stack_of(thread: threading.Thread) -> str:
+    frame = sys._current_frames().get(thread.ident or 0)
+    return "" if frame is None else "".join(traceback.format_stack(frame))
 
 
 class Patience:
@@ -73,6 +84,7 @@ class World:
         self._stack = ExitStack()
         self._threads: list[threading.Thread] = []
         self._observers: list[threading.Thread] = []
+        self._is_restarting = False
         self._is_over = threading.Event()
         self._is_observed = threading.Event()
 
@@ -81,17 +93,31 @@ class World:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             self.config_path = Path(folder, "lptd.toml")
             self.config_path.write_text(self.terms.text())
-            lines = self.terms.listeners() * self.terms.ports
-            self.daemon: DaemonProcess = stack.enter_context(serving("--config", str(self.config_path), lines=lines))
+            self._start_daemon(stack)
             self.idle = usage(self.daemon.process.pid)
-            address = self.daemon.address
-            assert isinstance(address, tuple)
-            self.address = address
-            self.proxy: ChaosProxy = stack.enter_context(ChaosProxy(address, self.seed))
+            self.address, *others = (each for each in self.daemon.addresses if isinstance(each, tuple))
+            ways = dict.fromkeys([self.address, *others])  # each is there once for each port
+            self.proxies = [
+                stack.enter_context(ChaosProxy(each, self.seed + number)) for number, each in enumerate(ways)
+            ]
             self._observers += [self._start(self._watch_queue, name) for name in self.ledgers]
             self._observers += [self._start(self._listen, name) for name in self.witnesses]
             self._stack = stack.pop_all()
         return self
+
+    def _start_daemon(self, stack: ExitStack) -> None:
+        lines = self.terms.listeners() * self.terms.ports
+        self.daemon: DaemonProcess = stack.enter_context(serving("--config", str(self.config_path), lines=lines))
+
+    def restart(self) -> None:
+        """Stop the daemon in order, and start the next one. There must be no witness."""
+        self._is_restarting = True
+        assert self.daemon.stop() == 0
+        for ledger in self.ledgers.values():
+            ledger.begin_anew(time.monotonic_ns())
+        self._start_daemon(self._stack)
+        self._is_restarting = False
+        self.done["restarts"] += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -108,6 +134,23 @@ class World:
     def is_over(self) -> bool:
         """Everybody is to come to an end."""
         return self._is_over.is_set()
+
+    def way(self, chance: random.Random, port_name: str) -> tuple[str, TlsOptions | None]:
+        """How somebody is to reach a port: mostly over TCP, through a proxy; by the Unix socket there is none."""
+        terms = self.terms
+        if terms.unix_socket and chance.random() < _BY_UNIX_SOCKET:
+            return f"lpt+unix://{terms.unix_socket}#{port_name}", None
+        is_tls = terms.certificates is not None and chance.random() < _BY_TLS
+        host, tcp_port = self.proxies[is_tls].address
+        url = f"{'lpts' if is_tls else 'lpt'}://{host}:{tcp_port}/{port_name}"
+        return url, options(terms.certificates) if is_tls and terms.certificates is not None else None
+
+    def tally(self) -> Counter[str]:
+        """How often each kind of fault has happened; "faults" is the sum."""
+        tally: Counter[str] = Counter()
+        for proxy in self.proxies:
+            tally.update(proxy.tally())
+        return tally
 
     def sleep(self, seconds: float) -> None:
         """Until then, or until it is over."""
@@ -137,8 +180,9 @@ class World:
         """Go on until there is enough of it, or something has gone wrong."""
         deadline = time.monotonic() + at_most_s
         while not self.is_over and not is_enough():
-            assert time.monotonic() < deadline, f"not enough within {at_most_s} s: {self.proxy.tally()}"
-            assert self.daemon.process.poll() is None, f"the daemon has ended: {self.daemon.log()}"
+            assert time.monotonic() < deadline, f"not enough within {at_most_s} s: {self.tally()}"
+            has_ended = self.daemon.process.poll() is not None
+            assert self._is_restarting or not has_ended, f"the daemon has ended: {self.daemon.log()}"
             self.sleep(0.1)
 
     def stop(self) -> None:
@@ -148,7 +192,7 @@ class World:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                self.failures.append(f"{thread.name} hangs")
+                self.failures.append(f"{thread.name} hangs:\n{_stack_of(thread)}")
         self._threads.clear()
 
     def settle(self, port_name: str, account: Account) -> None:
@@ -160,10 +204,18 @@ class World:
     # Observers, who come to the daemon directly
 
     def _watch_queue(self, name: str) -> None:
-        client = self.daemon.connect(port=name, client="observer")
+        client: RawClient | None = None
         while not self._is_observed.wait(_LOOK_EVERY_S):
-            self.ledgers[name].observed(client.call("status"))
-        client.close()
+            try:
+                client = client or RawClient(self.address).hello(port=name, client="observer")
+                self.ledgers[name].observed(client.call("status"))
+            except (OSError, EOFError):
+                assert self.terms.is_restarted, "the daemon ended a conversation"
+                if client is not None:
+                    client.close()
+                    client = None
+        if client is not None:
+            client.close()
 
     def _listen(self, name: str) -> None:
         client: RawClient = self.daemon.connect(port=name, client="witness")
@@ -202,9 +254,9 @@ class World:
 
     def report(self) -> str:
         """What has been done, as lines."""
-        tally = self.proxy.tally()
+        tally = self.tally()
         lines = [f"seed {self.seed}"]
-        lines += [f"faults: {tally.pop('faults', 0)} in {tally.pop('connections', 0)} connections: {tally}"]
+        lines += [f"faults: {tally.pop('faults', 0)} in {tally.pop('connections', 0)} connections: {dict(tally)}"]
         lines += [f"clients: {dict(self.done)}"]
         lines += [f"{name}: {each.grants} grants, {each.waits} waits seen" for name, each in self.ledgers.items()]
         for what, count in sorted(self.patience.calls.items()):

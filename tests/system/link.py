@@ -49,7 +49,9 @@ class Link:
         ip("-n", self.namespace, "link", "set", self._there, "up")
 
     def remove(self) -> None:
-        subprocess.run(["ip", "netns", "del", self.namespace], check=False, capture_output=True)
+        # The link first: with its namespace it would go some time later, and be in the way of the next one.
+        for what in (("link", "del", self._here), ("netns", "del", self.namespace)):
+            subprocess.run(["ip", *what], check=False, capture_output=True)
 
     def start(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         """`python -m MODULE …` at the other end; its output can be read, its input written. The caller ends it."""

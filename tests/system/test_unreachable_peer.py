@@ -1,4 +1,5 @@
-"""A peer that cannot be reached any more is noticed within `dead_peer_s`: a real link goes down.
+"""A peer that cannot be reached any more is noticed within `dead_peer_s`: a real link goes down. With a time of grace
+the port is its own for so much longer, and it can come back.
 
 Needs root and `ip` (iproute2): the client lives in a network namespace of its own, at the other end of a veth pair.
 """
@@ -7,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.client import ALLOCATE, RawClient
-from tests.e2e.daemons import serving
+from tests.e2e.daemons import DaemonProcess, serving
 from tests.system.link import DAEMON_HOST, Link, linked
 
 pytestmark = pytest.mark.system
@@ -61,3 +63,81 @@ def test_semantic_02_the_port_is_handed_on_within_dead_peer_s(
     assert noticed_s < DEAD_PEER_S + SLACK_S
     assert (report["waiting"], report["registered"], report["sessions"]) == (0, 0, 1)
     print(f"noticed after {noticed_s:.2f} s")
+
+
+class Cabled:
+    """A client of the SDK that owns the port at the far end of a link, and one here that waits for it."""
+
+    def __init__(self, link: Link, folder: Path, stack: ExitStack, *, dead_peer_s: float, grace_s: float) -> None:
+        path = folder / "lptd.toml"
+        path.write_text(
+            f'[server]\nlisten = [{{url = "lpt://{DAEMON_HOST}:0", insecure = true}}, "lpt://127.0.0.1:0"]\n'
+            f"[[port]]\ngrace_s = {grace_s}\n[limits]\ndead_peer_s = {dead_peer_s}\n"
+        )
+        self.daemon: DaemonProcess = stack.enter_context(serving("--config", str(path), lines=2))
+        self._owner = stack.enter_context(link.start("tests.system.returning", *map(str, self.daemon.address)))
+        stack.callback(self._owner.kill)
+        self.grant, self.returns = self.owner_says()
+        self.waiter = RawClient(self.daemon.addresses[1]).hello()
+        self.waiting = self.waiter.control(ALLOCATE)
+        self.waiter.notification("queued")
+
+    def owner_says(self) -> tuple[int, int]:
+        """By which grant it has written just now, and how often it has come back."""
+        grant, returns = self._line().split()
+        return int(grant), int(returns)
+
+    def owner_gives_up(self) -> str:
+        """Why, when it does."""
+        while not (line := self._line()).startswith("lost "):
+            pass
+        return line
+
+    def _line(self) -> str:
+        assert self._owner.stdout is not None
+        line = self._owner.stdout.readline()
+        assert line, "it has ended"
+        return line
+
+    def grant_in_force(self) -> int:
+        """As the daemon tells it to the one who waits."""
+        return int(self.waiter.call("status")["owner"]["grant"])
+
+
+# It is back before the daemon has noticed (then nothing has happened), and after.
+@pytest.mark.parametrize("away_s", [0.5 * DEAD_PEER_S, 2.0 * DEAD_PEER_S])
+def test_who_is_back_within_its_grace_has_its_port(link: Link, tmp_path: Path, away_s: float) -> None:
+    with ExitStack() as stack:
+        cabled = Cabled(link, tmp_path, stack, dead_peer_s=DEAD_PEER_S, grace_s=20)
+        link.cut()
+        time.sleep(away_s)
+        assert cabled.grant_in_force() == cabled.grant, "the next one was granted while there was grace"
+        has_broken = "for 20 s without a connection" in cabled.daemon.log()
+        assert has_broken == (away_s > DEAD_PEER_S + SLACK_S)
+        link.mend()
+        mended_at = time.monotonic()
+        while cabled.owner_says() <= (cabled.grant, 0):
+            pass
+        back_s = time.monotonic() - mended_at
+        assert cabled.grant_in_force() == cabled.grant
+        report = cabled.waiter.call("status")
+        assert (report["waiting"], report["sessions"]) == (1, 2)
+        assert "back: " in cabled.daemon.log()
+        cabled.waiter.close()
+    print(f"away for {away_s:g} s, back after {back_s:.2f} s")
+
+
+def test_who_stays_away_has_lost_its_port_when_its_grace_is_over(link: Link, tmp_path: Path) -> None:
+    grace_s = 2
+    with ExitStack() as stack:
+        cabled = Cabled(link, tmp_path, stack, dead_peer_s=DEAD_PEER_S, grace_s=grace_s)
+        link.cut()
+        cut_at = time.monotonic()
+        cabled.waiter.output(cabled.waiting)
+        noticed_s = time.monotonic() - cut_at
+        assert grace_s < noticed_s < DEAD_PEER_S + grace_s + SLACK_S
+        assert cabled.grant_in_force() > cabled.grant
+        link.mend()
+        print(cabled.owner_gives_up())
+        cabled.waiter.close()
+    print(f"handed on after {noticed_s:.2f} s")

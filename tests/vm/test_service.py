@@ -100,7 +100,8 @@ def test_the_port_works_inside_the_sandbox_and_the_journal_has_fields(
     assert records
     assert all(record["LPT_SESSION"] == str(number) for record in records)
     assert {record["PRIORITY"] for record in records} == {"6"}
-    assert any(record["MESSAGE"].startswith(f"session {number} (anonymous): hello from 'an experiment'") for record in records)
+    hello = f"session {number} (anonymous): hello from 'an experiment'"
+    assert any(record["MESSAGE"].startswith(hello) for record in records)
 
 
 def test_nothing_outside_its_needs_works_inside_the_sandbox(installed: Installed) -> None:

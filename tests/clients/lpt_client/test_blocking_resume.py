@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,7 @@ from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
-from tests.clients.blocking_harness import FakeServer, Peer, interrupt_main, serving
+from tests.clients.blocking_harness import URL, FakeServer, Peer, interrupt_main, serving
 from tests.clients.fake_daemon import GRANT, FakeDaemon, connected, interrupt, keeping, mark, notice, sync
 
 CONNECT, DISCONNECT = "PARALLEL_CONNECT_INTERRUPT", "PARALLEL_DISCONNECT_INTERRUPT"
@@ -496,3 +497,25 @@ def test_administration() -> None:
         daemon.answers["PULSE"] = RequestError(Status.STATUS_DEVICE_NOT_READY, "port LPT1 is paused")
         with pytest.raises(lpt_client.PortPaused):
             port.pulse(1, width_us=1)
+
+
+class OnceSocket(socket.socket):
+    """Sends one frame and no other."""
+
+    has_sent = False
+
+    def sendall(self, data: Any, flags: int = 0, /) -> None:
+        if self.has_sent:
+            raise ConnectionResetError(104, "Connection reset by peer")
+        self.has_sent = True
+        super().sendall(data, flags)
+
+
+def test_a_connection_that_breaks_before_the_goodbye() -> None:
+    daemon = FakeDaemon()
+    daemon.resume = f"{1:032x}"
+    peer = Peer(daemon)
+    with pytest.raises(lpt_client.ConnectFailed, match="the connection broke: Connection reset by peer"):
+        blocking.open_port(URL, open_socket=lambda url, deadline_s: OnceSocket(fileno=peer.client.detach()))
+    peer.finish()
+    assert daemon.names == ["hello"]
