@@ -38,6 +38,7 @@ from lpt_service.server.reception import Reception
 from lpt_service.server.reload import merged, needing_restart
 from lpt_service.server.roles import Roles
 from lpt_service.server.session import Session
+from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
 from lpt_service.server.supervision import Supervision
 from lpt_service.server.systemd import Handover
@@ -83,8 +84,9 @@ class Daemon:
         self._state_directory = handover.state_directory if configured is None else Path(configured)
         self.audit = Audit(config.audit, self.clock, self._state_directory)
         self._listeners = ListenerSet(handover.sockets)
-        self._gate = TlsGate()
-        self._reception = Reception(self.admission, self._gate, self.serve, self.audit)
+        self.strangers = StrangerLog(self.clock)
+        self._gate = TlsGate(self.strangers)
+        self._reception = Reception(self.admission, self._gate, self.serve, self.audit, self.strangers)
         self._supervision = Supervision(self.workers, self.clock, handover.notifier, handover.watchdog_s)
 
     @property

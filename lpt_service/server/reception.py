@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,12 +16,12 @@ from lpt_service.server.admission import Admission
 from lpt_service.server.audit import Audit
 from lpt_service.server.identity import Origin
 from lpt_service.server.listeners import Listener
+from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import SocketStream, Stream, set_options
 from lpt_service.server.tls_gate import TlsGate
 
 # How many who are turned away are given the time to read why; who comes beyond that is cut off.
 TURNED_AWAY_MAX: Final = 64
-_log = logging.getLogger(__name__)
 
 
 class Reception:
@@ -34,6 +33,7 @@ class Reception:
         gate: TlsGate,
         serve: Callable[[Stream, Origin], object],
         audit: Audit,
+        strangers: StrangerLog,
     ) -> None:
         self.nursery: trio.Nursery | None = None
         self.dead_peer_s = 0.0
@@ -42,6 +42,7 @@ class Reception:
         self._gate = gate
         self._serve = serve
         self._audit = audit
+        self._strangers = strangers
         self._turned_away = 0
 
     def receive(self, listener: Listener, sock: socket.socket) -> None:
@@ -56,7 +57,7 @@ class Reception:
         stream = SocketStream(sock)
         why_not = self._admission.refuse(origin, listener.allow_from)
         if why_not is not None:
-            _log.warning("refused a connection from %s: %s", origin.peer, why_not)
+            self._strangers.logger().warning("refused a connection from %s: %s", origin.peer, why_not)
             self._audit.refused(f"connection: {why_not}", identity=str(origin.identity), peer=origin.peer)
             self._turn_away(stream, why_not, is_tls=listener.is_tls)
             return

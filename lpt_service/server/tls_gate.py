@@ -14,6 +14,7 @@ import trio
 from lpt_service.config import Config, TlsConfig
 from lpt_service.protocol.errors import LptError
 from lpt_service.server.crowd import Crowd
+from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
 from lpt_service.server.tls import TlsFailure, TlsStream
 
@@ -44,8 +45,9 @@ class TlsGate:
         context: with the certificates for those who come from now on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, strangers: StrangerLog) -> None:
         self.context: ssl.SSLContext | None = None
+        self._strangers = strangers
         self._under_way: Crowd[trio.CancelScope] = Crowd()
 
     async def watch_expiry(self, now_s: Callable[[], float]) -> None:
@@ -75,30 +77,32 @@ class TlsGate:
         is_led = False
         try:
             with scope:
-                is_led = await _shake_hands(stream, raw, peer)
+                is_led = await self._shake_hands(stream, raw, peer)
             if scope.cancelled_caught:
                 in_time = trio.current_time() < scope.deadline
                 why = f"{HANDSHAKES_MAX} others came" if in_time else f"{HANDSHAKE_TIMEOUT_S:.0f} s had passed"
-                _log.warning("no TLS with %s: the handshake was not over when %s", peer, why)
+                self._complain(peer, f"the handshake was not over when {why}")
         finally:
             self._under_way.discard(scope)
             if not is_led:
                 raw.close()
         return stream if is_led else None
 
+    async def _shake_hands(self, stream: TlsStream, raw: Stream, peer: str) -> bool:
+        try:
+            await stream.handshake()
+        except TlsFailure as exc:
+            self._complain(peer, str(exc))
+            with suppress(OSError):
+                await raw.finish()  # so that the client reads what it was told
+            return False
+        except (OSError, trio.ClosedResourceError) as exc:
+            self._complain(peer, f"the connection broke: {exc}")
+            return False
+        return True
 
-async def _shake_hands(stream: TlsStream, raw: Stream, peer: str) -> bool:
-    try:
-        await stream.handshake()
-    except TlsFailure as exc:
-        _log.warning("no TLS with %s: %s", peer, exc)
-        with suppress(OSError):
-            await raw.finish()  # so that the client reads what it was told
-        return False
-    except (OSError, trio.ClosedResourceError) as exc:
-        _log.warning("no TLS with %s: the connection broke: %s", peer, exc)
-        return False
-    return True
+    def _complain(self, peer: str, why: str) -> None:
+        self._strangers.logger().warning("no TLS with %s: %s", peer, why)
 
 
 def context_of(config: Config) -> ssl.SSLContext | None:

@@ -22,10 +22,11 @@ from lpt_service.server.audit import Audit
 from lpt_service.server.identity import Origin
 from lpt_service.server.listeners import Listener
 from lpt_service.server.reception import Reception
+from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
 from lpt_service.server.tls_gate import TlsGate, load_context
 from tests.certificates import CLIENT, client_context, section
-from tests.server.fakes import config, until
+from tests.server.fakes import VirtualClock, config, until
 
 TIMEOUT_S = 5
 ELSEWHERE = "127.0.0.2"
@@ -48,10 +49,11 @@ class Door:
         self.served: list[tuple[Stream, Origin]] = []
         self.trail = Trail()
         self.admission = Admission(config(limits=limits), {})
-        gate = TlsGate()
+        strangers = StrangerLog(VirtualClock())
+        gate = TlsGate(strangers)
         if certificates is not None:
             gate.context = load_context(TlsConfig(**section(certificates, client_certificate="optional")))
-        self.reception = Reception(self.admission, gate, self._serve, cast(Audit, self.trail))
+        self.reception = Reception(self.admission, gate, self._serve, cast(Audit, self.trail), strangers)
         self.reception.nursery = nursery
         self.reception.dead_peer_s = 15
         self.listener = Listener(socket.create_server(("127.0.0.1", 0)), is_tls=certificates is not None)

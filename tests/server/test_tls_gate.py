@@ -13,6 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lpt_service.config import TlsConfig
 from lpt_service.server import tls_gate
+from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.tls import TlsStream
 from lpt_service.server.tls_gate import (
     EXPIRY_WARNING_DAYS,
@@ -24,13 +25,13 @@ from lpt_service.server.tls_gate import (
     load_context,
 )
 from tests.certificates import client_context, section
-from tests.server.fakes import MemoryStream, config
+from tests.server.fakes import MemoryStream, VirtualClock, config
 from tests.server.tls_client import TlsClient
 
 
 @pytest.fixture
 def gate(certificates: Path) -> TlsGate:
-    gate = TlsGate()
+    gate = TlsGate(StrangerLog(VirtualClock()))
     gate.context = load_context(TlsConfig(**section(certificates)))
     return gate
 
@@ -236,5 +237,5 @@ async def test_of_an_expiry_is_warned_once_a_day_from_some_weeks_before(
 
 async def test_without_tls_nothing_is_watched(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
     with trio.move_on_after(10 * 86_400):
-        await TlsGate().watch_expiry(lambda: 1e12)
+        await TlsGate(StrangerLog(VirtualClock())).watch_expiry(lambda: 1e12)
     assert caplog.records == []
