@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,7 @@ from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import SocketStream, Stream, set_options
 from lpt_service.server.tls_gate import TlsGate
 
+_log = logging.getLogger(__name__)
 # How many who are turned away are given the time to read why; who comes beyond that is cut off.
 TURNED_AWAY_MAX: Final = 64
 
@@ -57,7 +59,7 @@ class Reception:
         stream = SocketStream(sock)
         why_not = self._admission.refuse(origin, listener.allow_from)
         if why_not is not None:
-            self._strangers.logger().warning("refused a connection from %s: %s", origin.peer, why_not)
+            self._strangers.logger(_log).warning("refused a connection from %s: %s", origin.peer, why_not)
             self._audit.refused(f"connection: {why_not}", identity=str(origin.identity), peer=origin.peer)
             self._turn_away(stream, why_not, is_tls=listener.is_tls)
             return

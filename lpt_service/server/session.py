@@ -69,7 +69,7 @@ class Session:
         self.why_released = SESSION_ENDED
         self.is_leaving = False
         self.outbox = Outbox()
-        self.log = SessionLogger(daemon.strangers.logger(), number, str(origin.identity))
+        self.log = SessionLogger(daemon.strangers.logger(_log), number, str(origin.identity))
         self._stream = stream
         self._decoder = Decoder(BEFORE_HELLO_LIMITS)
         self._reading = trio.CancelScope()  # its deadline is the hello's, later that of a frame that has begun

@@ -25,9 +25,9 @@ class StrangerLog:
         self._clock = clock
         self._budget = Budget(STRANGERS_A_WINDOW)
 
-    def logger(self) -> logging.Logger:
+    def logger(self, usual: logging.Logger) -> logging.Logger:
         """The usual one; beyond the budget, one that takes errors only, and the connection is counted."""
         more = self._budget.end_window(self._clock)
         if more is not None:
             _log.info("%d connections more in a minute than %d were not logged", more.number, STRANGERS_A_WINDOW)
-        return _log if self._budget.take(self._clock, None) else _quiet_log
+        return usual if self._budget.take(self._clock, None) else _quiet_log

@@ -102,7 +102,7 @@ class TlsGate:
         return True
 
     def _complain(self, peer: str, why: str) -> None:
-        self._strangers.logger().warning("no TLS with %s: %s", peer, why)
+        self._strangers.logger(_log).warning("no TLS with %s: %s", peer, why)
 
 
 def context_of(config: Config) -> ssl.SSLContext | None:
