@@ -353,7 +353,7 @@ class FunctionDriver:
         What the `spared` sessions held is returned, for the next daemon to `restore`: nobody is told that it has ended,
         and their allocate requests are not answered.
         """
-        kept = survival.holdings(self, spared)
+        kept = survival.holdings(self, spared, now_ns)
         if self.state is not PortState.REMOVING:
             self.state = PortState.REMOVING
             for request in kept.waiters:

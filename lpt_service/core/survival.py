@@ -17,11 +17,12 @@ _ALLOCATE: Final = next(row for row in CONTROL_CODES if row.code == Ioctl.PARALL
 
 
 class KeptRequest(NamedTuple):
-    """An allocate request that waits."""
+    """An allocate request that waits; `timeout_ms` is what is left of its time-out, if it has one."""
 
     session: SessionState
     msgid: int
     output_length: int
+    timeout_ms: int | None = None
 
 
 class Kept(NamedTuple):
@@ -36,22 +37,30 @@ class Kept(NamedTuple):
     registrations: tuple[tuple[SessionState, bytes], ...] = ()
 
 
-def holdings(driver: FunctionDriver, sessions: Iterable[SessionState]) -> Kept:
+def holdings(driver: FunctionDriver, sessions: Iterable[SessionState], now_ns: int) -> Kept:
     """What these sessions hold now."""
     chosen, ownership = frozenset(sessions), driver.ownership
     requests = [waiter.request for waiter in ownership.waiters()]
     return Kept(
         (ownership.owner, ownership.grant) if ownership.owner in chosen and ownership.owner is not None else None,
-        tuple(KeptRequest(each.session, each.msgid, each.output_length) for each in requests if each.session in chosen),
+        tuple(
+            KeptRequest(each.session, each.msgid, each.output_length, _left_ms(each, now_ns))
+            for each in requests
+            if each.session in chosen
+        ),
         tuple((each.session, each.key) for each in driver.registry if each.session in chosen),
     )
+
+
+def _left_ms(request: ControlRequest, now_ns: int) -> int | None:
+    return None if request.deadline is None else max(0, -(-(request.deadline.at_ns - now_ns) // 1_000_000))
 
 
 def restore(driver: FunctionDriver, kept: Kept, now_ns: int) -> None:
     """Give sessions back what they held of this port in a former daemon, before anybody else is served.
 
-    The grant stays in force, and later ones are larger. Requests have no time-out any more. Where the port is not there
-    yet, all this takes effect when it is. Registrations enter the log at its end, as after a restart.
+    The grant stays in force, and later ones are larger. Time-outs go on with what was left of them. Where the port is
+    not there yet, all this takes effect when it is. Registrations enter the log at its end, as after a restart.
     """
     registry, ownership = driver.registry, driver.ownership
     registry.is_suspended = True
@@ -64,8 +73,8 @@ def restore(driver: FunctionDriver, kept: Kept, now_ns: int) -> None:
     if kept.owner is not None:
         ownership.restore(*kept.owner, now_ns)
         driver.arbiter.begin_tenure(now_ns)
-    for session, msgid, output_length in kept.waiters:
-        request = ControlRequest(session, msgid, _ALLOCATE, b"", output_length, Options())
+    for session, msgid, output_length, timeout_ms in kept.waiters:
+        request = ControlRequest(session, msgid, _ALLOCATE, b"", output_length, Options(timeout_ms=timeout_ms))
         ownership.restore_waiter(request, now_ns)
-        session.pending[msgid] = request
+        driver.wait(request, now_ns)
         driver.arbiter.waiter_restored(now_ns)

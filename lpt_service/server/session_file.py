@@ -61,11 +61,12 @@ class SavedOwner(_Saved):
 
 
 class SavedAllocate(_Saved):
-    """A place in the queue."""
+    """A place in the queue, with what is left of its time-out."""
 
     session: int
     msgid: _U32
     output_length: _U32
+    timeout_ms: _U32 | None = None
 
 
 class SavedRegistration(_Saved):
@@ -114,7 +115,7 @@ class SavedPorts(_Saved):
 
 def describe(worker: PortWorker) -> SavedPort:
     """What those sessions of a port hold that may come back."""
-    kept = holdings(worker.driver, worker.parking.spared)
+    kept = holdings(worker.driver, worker.parking.spared, worker.clock.monotonic_ns())
     sessions: list[SavedSession] = []
     for state in worker.parking.spared:
         ticket = worker.parking.tickets.find(state)
@@ -137,8 +138,8 @@ def describe(worker: PortWorker) -> SavedPort:
         sessions=sessions,
         owner=kept.owner and SavedOwner(session=kept.owner[0].session, grant=kept.owner[1]),
         waiters=[
-            SavedAllocate(session=each.session.session, msgid=each.msgid, output_length=each.output_length)
-            for each in kept.waiters
+            SavedAllocate(session=state.session, msgid=msgid, output_length=output_length, timeout_ms=timeout_ms)
+            for state, msgid, output_length, timeout_ms in kept.waiters
         ],
         registrations=[
             SavedRegistration(session=state.session, structure=key.hex()) for state, key in kept.registrations
@@ -193,7 +194,9 @@ def restore(worker: PortWorker, saved: SavedPort) -> None:
     may_connect = worker.driver.settings.enable_connect_interrupt  # still
     kept = Kept(
         None if saved.owner is None else (states[saved.owner.session], saved.owner.grant),
-        tuple(KeptRequest(states[each.session], each.msgid, each.output_length) for each in saved.waiters),
+        tuple(
+            KeptRequest(states[each.session], each.msgid, each.output_length, each.timeout_ms) for each in saved.waiters
+        ),
         tuple((states[each.session], bytes.fromhex(each.structure)) for each in saved.registrations if may_connect),
     )
     worker.driver.restore(kept, worker.clock.monotonic_ns())

@@ -34,7 +34,7 @@ class Next(Harness):
         for client in clients.values():
             client.state = next(state for state in states if state.session == client.state.session)
             self._clients[client.state] = client
-        for session, msgid, _ in kept.waiters:
+        for session, msgid, _, _ in kept.waiters:
             clients[session.session].calls[msgid] = Call(msgid)
         self.driver.restore(kept, self.now_ns)
         self.carry_out()
@@ -54,11 +54,13 @@ def test_spared_sessions_are_told_nothing_and_what_they_held_is_handed_over() ->
     owner, first, second, third = harness.clients(4)
     grant = owner.allocate().value
     owner.write(0, 1)
+    began_ns = harness.now_ns
     calls = [first.allocate(timeout_ms=1000), second.allocate(), third.allocate()]
     third.connect(ISR)
     owner.connect(OTHER)
     first.connect(ISR)
     harness.settle()
+    harness.advance(SECOND // 4 - (harness.now_ns - began_ns))
     for client in (owner, first, second, third):
         client.told()
 
@@ -66,7 +68,7 @@ def test_spared_sessions_are_told_nothing_and_what_they_held_is_handed_over() ->
 
     assert kept == Kept(
         (owner.state, grant),
-        (KeptRequest(first.state, calls[0].msgid, 8), KeptRequest(third.state, calls[2].msgid, 8)),
+        (KeptRequest(first.state, calls[0].msgid, 8, 750), KeptRequest(third.state, calls[2].msgid, 8)),
         ((third.state, ISR), (owner.state, OTHER), (first.state, ISR)),
     )
     assert calls[0].is_pending
@@ -269,3 +271,14 @@ def test_a_port_that_is_paused_before_it_is_restored() -> None:
     daemon.resume()
     assert owner_of(daemon) is clients[5].state
     assert daemon.is_listening()
+
+
+def test_a_time_out_goes_on_with_what_was_left_of_it() -> None:
+    daemon = next_daemon()
+    owner, waiter = SessionState(4, context=4), SessionState(5, context=5)
+    clients = daemon.take(Kept((owner, 17), (KeptRequest(waiter, 7, 8, 750),), ()))
+    daemon.advance(SECOND * 7 // 10)
+    assert clients[5].calls[7].is_pending
+    daemon.advance(SECOND // 10)
+    assert clients[5].calls[7].status == Status.STATUS_IO_TIMEOUT
+    assert daemon.driver.ownership.waiting == 0
