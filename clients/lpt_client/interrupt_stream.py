@@ -86,6 +86,7 @@ class InterruptStream:
         self._max_buffered_events = max_buffered_events
         self._buffer: deque[Event] = deque()
         self._dropped: Sync | None = None
+        self._dropped_mark: Mark | None = None  # the latest of those
         self._last_mark_ns = 0
         self._replay: tuple[int, int] | None = None
 
@@ -201,13 +202,18 @@ class InterruptStream:
     @property
     def event_count(self) -> int:
         """How many events `take` will give."""
-        return len(self._buffer) + (self._dropped is not None)
+        return len(self._buffer) + (self._dropped is not None) + (self._dropped_mark is not None)
 
     def take(self) -> Event | None:
         """The oldest event in the buffer, or None. An interrupt counts as received from now on."""
         if self._dropped is not None:
             event: Event = self._dropped
+            if self._dropped_mark is not None:
+                self._dropped_mark = self._dropped_mark._replace(seq=self._dropped.next_seq)
             self._dropped = None
+            return event
+        if self._dropped_mark is not None:
+            event, self._dropped_mark = self._dropped_mark, None
             return event
         if not self._buffer:
             return None
@@ -218,7 +224,7 @@ class InterruptStream:
         return event
 
     def _drop_oldest(self) -> None:
-        """Make room. All that was dropped in a row is told by one Sync, ahead of the rest."""
+        """Make room. All that was dropped in a row is told by one Sync, and its latest mark, ahead of the rest."""
         event = self._buffer.popleft()
         before = self._dropped or Sync(SYNC_DROPPED, 0, 0)
         next_seq, lost = before.next_seq, 0  # type: int, int | None
@@ -226,6 +232,8 @@ class InterruptStream:
             next_seq, lost = event.seq + event.count, event.count
             self.buffered -= event.count
             self.lost += event.count
+        elif type(event) is Mark:
+            next_seq, self._dropped_mark = event.seq, event
         elif type(event) is Sync:  # counted when it came; told again, for nobody has seen it
             next_seq, lost = event.next_seq, event.lost
         total = None if lost is None or before.lost is None else before.lost + lost

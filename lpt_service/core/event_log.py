@@ -11,12 +11,27 @@ stand for several, a mark for none), and is what clients see.
 from __future__ import annotations
 
 import struct
+from collections import deque
+from typing import NamedTuple
 
 from lpt_service.protocol.codec import INTERRUPT_COUNT_MAX, INTERRUPT_FRAME_BYTES, encode_interrupt
 from lpt_service.protocol.messages import KIND_EVENT
 
 _SEQ = struct.Struct(">Q")
 _SEQ_OFFSET = 14  # of the number within an entry
+_SEQ_END = _SEQ_OFFSET + _SEQ.size
+
+
+class OvertakenMark(NamedTuple):
+    """The latest mark that is no longer kept: whoever goes on behind it has to hear of it all the same."""
+
+    entry: int
+    seq: int
+    frame: bytes
+
+    def at(self, seq: int) -> bytes:
+        """The mark as a frame, at the place where its reader goes on."""
+        return self.frame[:_SEQ_OFFSET] + _SEQ.pack(seq) + self.frame[_SEQ_END:]
 
 
 class EventLog:
@@ -26,6 +41,7 @@ class EventLog:
         stream: the identity of this log, new at each start, below 2^53.
         end: the number of the entry that will be written next; the oldest kept one is `oldest`.
         next_seq: the number of the next interrupt.
+        overtaken: the latest mark that is older than `oldest`.
     """
 
     def __init__(self, capacity: int, stream: int) -> None:
@@ -33,6 +49,8 @@ class EventLog:
         self.stream = stream
         self.end = 0
         self.next_seq = 0
+        self.overtaken: OvertakenMark | None = None
+        self._marks: deque[int] = deque()  # those that are kept, by their entries
         self._ring = bytearray(capacity * INTERRUPT_FRAME_BYTES)
         self._view = memoryview(self._ring)
 
@@ -51,9 +69,13 @@ class EventLog:
     def mark(self, kind: int, timestamp_ns: int, status: int, control: int) -> None:
         """Write down that from here on, or until here, interrupts are not known."""
         self._write(timestamp_ns, 0, status, control, kind)
+        self._marks.append(self.end - 1)
 
     def _write(self, timestamp_ns: int, count: int, status: int, control: int, kind: int) -> None:
         at = self.end % self.capacity * INTERRUPT_FRAME_BYTES
+        if self._marks and self._marks[0] == self.end - self.capacity:
+            entry, frame = self._marks.popleft(), bytes(self._view[at : at + INTERRUPT_FRAME_BYTES])
+            self.overtaken = OvertakenMark(entry, int(_SEQ.unpack_from(frame, _SEQ_OFFSET)[0]), frame)
         self._view[at : at + INTERRUPT_FRAME_BYTES] = encode_interrupt(
             self.next_seq, timestamp_ns, count, status, control, kind
         )

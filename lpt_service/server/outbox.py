@@ -83,7 +83,10 @@ class Outbox:
         """Send the log from `entry` on, after an `interrupt_sync`."""
         self._log = log
         if messages.INTERRUPT in self._wanted:
-            self._passages.append(_Passage(entry, next_seq, self._sync(reason, next_seq, lost)))
+            before = self._sync(reason, next_seq, lost)
+            if reason == messages.SYNC_RESUMED:
+                before += self._mark_missed_since(log, next_seq - (lost or 0), next_seq)
+            self._passages.append(_Passage(entry, next_seq, before))
 
     def leave_log(self, end: int, answer: bytes) -> None:
         """Send the log up to `end`, then `answer`, and nothing of the log after: the fence."""
@@ -160,6 +163,7 @@ class Outbox:
         if resume_from is not None:
             passage.begin = passage.entry  # everything before has reached it
         passage.before = self._sync(messages.SYNC_RESUMED, passage.next_seq, max(0, passage.next_seq - expected))
+        passage.before += self._mark_missed_since(log, expected, passage.next_seq)
 
     # Sending
 
@@ -233,9 +237,21 @@ class Outbox:
         else:
             passage.entry, next_seq = log.oldest, log.seq_at(log.oldest)
         lost = next_seq - passage.next_seq
+        mark = self._mark_missed_since(log, passage.next_seq, next_seq, passage.end)
         passage.next_seq = next_seq
         self.lost += lost
-        self._in_flight = self._sync(messages.SYNC_OVERRUN, next_seq, lost)
+        self._in_flight = self._sync(messages.SYNC_OVERRUN, next_seq, lost) + mark
+
+    def _mark_missed_since(self, log: EventLog, expected_seq: int, next_seq: int, end: int | None = None) -> bytes:
+        """The latest mark that the ring has overtaken, for who expected `expected_seq` and goes on at `next_seq`.
+
+        One that stands directly at `expected_seq` it may have seen: it is told twice rather than missed. `end`: the
+        entry at which its part of the log ends.
+        """
+        mark = log.overtaken
+        if mark is None or mark.seq < expected_seq or (end is not None and mark.entry >= end):
+            return b""
+        return mark.at(next_seq)
 
     def _sync(self, reason: str, next_seq: int, lost: int | None) -> bytes:
         if messages.INTERRUPT_SYNC not in self._wanted:

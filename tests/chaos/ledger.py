@@ -218,8 +218,6 @@ class Account:
             assert event.reason in ("resumed", "overrun", "dropped"), f"{event}: why?"
             assert event.lost == event.next_seq - self.next_seq, f"{event}: {self.next_seq} was to come"
             self.next_seq, self.lost = event.next_seq, self.lost + event.lost
-            if event.lost:  # marks in what is lost are lost with it
-                self._note_silence()
         else:
             self.reconnects += 1
 

@@ -89,6 +89,18 @@ class EventLogMachine(RuleBasedStateMachine):
             self.log.oldest :
         ]
 
+    @invariant()
+    def the_latest_mark_that_is_overtaken_is_known(self) -> None:
+        marks = [entry for entry in range(self.log.oldest) if self.entries[entry][5] != KIND_EVENT]
+        overtaken = self.log.overtaken
+        if not marks:
+            assert overtaken is None
+            return
+        assert overtaken is not None
+        seq, *rest = self.entries[marks[-1]]
+        assert (overtaken.entry, overtaken.seq) == (marks[-1], seq)
+        assert overtaken.at(seq + 7) == encode_interrupt(seq + 7, *rest)
+
 
 TestEventLogModel = EventLogMachine.TestCase
 TestEventLogModel.settings = settings(max_examples=60, stateful_step_count=30)

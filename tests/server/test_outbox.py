@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import msgpack
@@ -267,6 +268,52 @@ def test_a_lapped_reader_is_moved_to_the_oldest_kept_entry_and_told() -> None:
     assert outbox.lost == 7
 
 
+def test_a_mark_that_was_overtaken_is_told_behind_the_sync() -> None:
+    """Also where no interrupt was lost: it is the mark that says that the port was not heard."""
+    log = EventLog(4, stream=1)
+    outbox = listening(log)
+    log.mark(1, 55, 0x5F, 0x1C)
+    for _ in range(4):
+        log.append(1, 0, 0, 0)
+    assert pumped(outbox)[:3] == [
+        [2, "interrupt_sync", ["overrun", 0, 0]],
+        [2, "interrupt", [0, 55, 0, 0x5F, 0x1C, 1]],
+        [2, "interrupt", [0, 0, 1, 0, 0, 0]],
+    ]
+    for _ in range(9):
+        log.append(1, 0, 0, 0)
+    assert pumped(outbox)[:2] == [
+        [2, "interrupt_sync", ["overrun", 9, 5]],
+        [2, "interrupt", [9, 0, 1, 0, 0, 0]],
+    ], "once"
+
+
+def test_a_mark_behind_the_fence_is_not_told() -> None:
+    log = EventLog(4, stream=1)
+    outbox = listening(log)
+    log.append(1, 0, 0, 0)
+    outbox.leave_log(log.end, b"")
+    log.mark(1, 55, 0, 0)
+    for _ in range(9):
+        log.append(1, 0, 0, 0)
+    assert pumped(outbox) == [[2, "interrupt_sync", ["overrun", 1, 1]]]
+
+
+def test_who_resumes_with_from_hears_of_a_mark_that_is_gone() -> None:
+    log = EventLog(4, stream=1)
+    log.append(1, 0, 0, 0)
+    log.mark(1, 55, 0, 0)
+    for _ in range(6):
+        log.append(1, 0, 0, 0)
+    for first, marks in ((0, [55]), (1, [55]), (2, [])):
+        outbox = Outbox()
+        entry = log.find(first)
+        outbox.enter_log(log, entry, "resumed", log.seq_at(entry), log.seq_at(entry) - first)
+        heard = [params for _, name, params in pumped(outbox) if name == "interrupt"]
+        assert [params[1] for params in heard if params[5] == 1] == marks, first
+        assert heard[0][0] == 3
+
+
 def test_a_reader_lapped_past_its_fence_gets_the_loss_up_to_the_fence_and_the_answer() -> None:
     """What came after the disconnect is neither sent nor counted as lost."""
     log = EventLog(4, stream=1)
@@ -437,3 +484,42 @@ def _check_continuity(messages: list[Any]) -> None:
         else:
             assert params[0] == next_seq
             next_seq += params[2]
+
+
+@given(st.lists(st.sampled_from(("append", "mark", "pump", "come back")), max_size=60), st.integers(1, 5), st.data())
+def test_no_silence_is_without_a_mark_however_slow_the_reader(
+    steps: list[str], capacity: int, data: st.DataObject
+) -> None:
+    """Between two events that it received with a mark between them in the log, it received one."""
+    log, outbox = EventLog(capacity, stream=1), Outbox()
+    outbox.enter_log(log, 0, "connected", 0, 0)
+    marks: list[int] = []
+    messages: list[Any] = []
+    pipe = Pipe(room=0)
+    for time_ns, step in enumerate((*steps, "append", "come back"), 1):
+        if step == "append":
+            log.append(1, time_ns, 0, 0)
+        elif step == "mark":
+            log.mark(1, time_ns, 0, 0)
+            marks.append(time_ns)
+        elif step == "pump":
+            pipe.room = data.draw(st.integers(0, 200))
+            outbox.pump(pipe.try_send)
+        else:
+            whole = msgpack.Unpacker()
+            whole.feed(pipe.taken)
+            messages += list(whole)
+            seen = [params[0] + params[2] for _, name, params in messages if name == "interrupt"]
+            synced = [params[1] for _, name, params in messages if name == "interrupt_sync"]
+            parted, outbox, pipe = outbox.part(), Outbox(), Pipe(room=0)
+            parted.rewind()
+            outbox.resume(parted, (1, max(seen + synced, default=0)), is_restart=False)
+    pipe.room = PLENTY
+    while not outbox.pump(pipe.try_send):
+        pass
+    messages += pipe.messages()
+    heard = sorted({(params[1], params[2] == 0) for _, name, params in messages if name == "interrupt"})
+    events = [time_ns for time_ns, is_mark in heard if not is_mark]
+    for before, after in pairwise(events):
+        between = [time_ns for time_ns, is_mark in heard if is_mark and before < time_ns < after]
+        assert between or not any(before < time_ns < after for time_ns in marks)

@@ -164,8 +164,20 @@ def test_what_is_dropped_includes_the_losses_nobody_saw() -> None:
     stream.feed(mark("masked", 10))
     stream.feed(event(10))
     stream.feed(event(11))
-    assert take_all(stream) == [Sync("dropped", 10, 10), event(10), event(11)]
+    assert take_all(stream) == [Sync("dropped", 10, 10), mark("masked", 10), event(10), event(11)]
     assert (stream.received, stream.lost, stream.unknown_periods) == (2, 10, 1)
+
+
+def test_a_mark_that_is_dropped_is_told_behind_what_was() -> None:
+    stream = connected(0, max_buffered_events=1)
+    stream.feed(mark("unheard", 0))
+    stream.feed(event(0))
+    assert stream.event_count == 3
+    assert take_all(stream) == [Sync("dropped", 0, 0), mark("unheard", 0), event(0)]
+    for seq in (1, 2, 3):
+        stream.feed(mark("unheard", seq))
+        stream.feed(event(seq))
+    assert take_all(stream) == [Sync("dropped", 3, 2), mark("unheard", 3), event(3)]
 
 
 def test_an_unknown_loss_stays_unknown_when_it_is_dropped() -> None:
