@@ -108,8 +108,10 @@ def fuzz(seed: int, seconds: float) -> int:
         assert messages == again, f"{data.hex()} in {[len(piece) for piece in pieces]}"
         assert (fault is None) == (fault_again is None), f"{data.hex()} in {[len(piece) for piece in pieces]}"
         if count % 20 == 0:
-            most = peak_bytes(chance.choice(([data], pieces)), limits)
-            assert most < _BYTES_A_BYTE * len(data) + _MACHINERY_BYTES, f"{most} bytes for {data.hex()}"
+            chunks, bound = chance.choice(([data], pieces)), _BYTES_A_BYTE * len(data) + _MACHINERY_BYTES
+            # Twice: the interpreter's table of interned strings, into which keys of maps go, is copied now and then
+            # (2 MB under pytest), whatever the bytes are. What depends on them comes again.
+            assert peak_bytes(chunks, limits) < bound or peak_bytes(chunks, limits) < bound, data.hex()
         count += 1
     return count
 
