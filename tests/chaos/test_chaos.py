@@ -92,7 +92,7 @@ def test_as_many_with_grace_and_leases() -> None:
 )
 def test_ten_thousand_faults(terms: Terms, certificates: Path) -> None:
     faults = int(settings.number("CHAOS_FAULTS", 10_000))
-    world = hold_out(replace(terms, certificates=certificates), settings.seed(), faults, 600)
+    world = hold_out(replace(terms, certificates=certificates), settings.seed(settings.LONG), faults, 600)
     assert world.done["grants"] > 100
     assert world.done["accounts"] > 100
     if terms.grace_s:
@@ -106,7 +106,9 @@ def test_ten_thousand_faults(terms: Terms, certificates: Path) -> None:
 def test_restarts(tmp_path: Path) -> None:
     """No witness here: it would have to hear a new log from its first entry on."""
     terms = Terms(ports=2, silent_ports=2, short_logs=1, grace_s=3, tcp_port=free_port(), folder=str(tmp_path))
-    world = hold_out(terms, settings.seed(), int(settings.number("CHAOS_FAULTS", 10_000)) // 5, 600, restart_s=8)
+    world = hold_out(
+        terms, settings.seed(settings.LONG), int(settings.number("CHAOS_FAULTS", 10_000)) // 5, 600, restart_s=8
+    )
     assert world.done["restarts"] > 2
     assert world.done["daemons outlived"] > 2
     check_returns(world, 5)

@@ -124,7 +124,7 @@ def test_mutated_frames() -> None:
 @pytest.mark.timeout(settings.number("CHAOS_FUZZ_S", 60) + 120)
 def test_mutated_frames_for_long() -> None:
     seconds = settings.number("CHAOS_FUZZ_S", 60) / 2
-    print(f"{fuzz(settings.seed(), seconds)} mutated frames in {seconds} s")
+    print(f"{fuzz(settings.seed(settings.LONG), seconds)} mutated frames in {seconds} s")
 
 
 @pytest.mark.parametrize(

@@ -235,4 +235,4 @@ def test_random_interleavings() -> None:
 @pytest.mark.system
 @pytest.mark.timeout(settings.number("CHAOS_FUZZ_S", 60) + 120)
 def test_random_interleavings_for_long() -> None:
-    fuzz(settings.seed(), settings.number("CHAOS_FUZZ_S", 60))
+    fuzz(settings.seed(settings.LONG), settings.number("CHAOS_FUZZ_S", 60))

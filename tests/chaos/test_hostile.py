@@ -86,7 +86,7 @@ def test_who_reads_nothing_is_not_answered_for_ever(tmp_path: Path) -> None:
         address = daemon.address
         assert isinstance(address, tuple)
         before = usage(daemon.process.pid)
-        with Crowd(address, count, settings.seed(), kinds=[deaf]) as crowd:
+        with Crowd(address, count, settings.seed(settings.LONG), kinds=[deaf]) as crowd:
             crowd.wait_until_in_place()
             until, peak = time.monotonic() + 60, -1
             while peak != (peak := usage(daemon.process.pid).peak_bytes) and time.monotonic() < until:
@@ -99,4 +99,4 @@ def test_who_reads_nothing_is_not_answered_for_ever(tmp_path: Path) -> None:
 @pytest.mark.system
 @pytest.mark.timeout(300)
 def test_a_thousand_hostile_connections() -> None:
-    print(besiege(1000, settings.number("CHAOS_HOSTILE_S", 45), settings.seed()))
+    print(besiege(1000, settings.number("CHAOS_HOSTILE_S", 45), settings.seed(settings.LONG)))

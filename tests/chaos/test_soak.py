@@ -11,4 +11,4 @@ from tests.chaos.soak import soak
 @pytest.mark.system
 @pytest.mark.timeout(300)
 def test_a_minute_of_everything() -> None:
-    print(soak(60, settings.seed()))
+    print(soak(60, settings.seed(settings.LONG)))
