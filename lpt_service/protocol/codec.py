@@ -195,6 +195,7 @@ def _unpack(frame: bytes, limits: Limits) -> Any:
         frame,
         use_list=False,
         strict_map_key=False,
+        object_pairs_hook=_map_of,
         max_array_len=limits.max_items,
         max_map_len=limits.max_items,
         max_str_len=limits.max_string_bytes,
@@ -208,6 +209,7 @@ def _open_unpacker(chunk: bytes, limits: Limits) -> Any:
         max_buffer_size=len(chunk),
         use_list=False,
         strict_map_key=False,
+        object_pairs_hook=_map_of,
         max_array_len=limits.max_items,
         max_map_len=limits.max_items,
         max_str_len=limits.max_string_bytes,
@@ -216,6 +218,14 @@ def _open_unpacker(chunk: bytes, limits: Limits) -> Any:
     )
     unpacker.feed(chunk)
     return unpacker
+
+
+def _map_of(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """A map. One that has a key twice would hide a value from the checks that follow."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a map has a key twice")
+    return found
 
 
 def _refuse_extension(code: int, data: bytes) -> Any:

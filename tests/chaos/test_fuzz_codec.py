@@ -140,3 +140,22 @@ def test_the_dearest_frames(dear: bytes) -> None:
     """Whole, and in halves."""
     for pieces in ([dear], [dear[: len(dear) // 2], dear[len(dear) // 2 :]]):
         assert peak_bytes(pieces, DAEMON_LIMITS) < min(_BYTES_A_BYTE * len(dear), 8 << 20) + _MACHINERY_BYTES
+
+
+# What it has found
+
+
+@pytest.mark.parametrize("limits", [BEFORE_HELLO_LIMITS, DAEMON_LIMITS, CLIENT_LIMITS])
+@pytest.mark.parametrize("twice", ["82 00 80 00 00", "82 a1 61 01 a1 61 02", "82 00 01 00 01"])
+def test_a_map_with_a_key_twice_is_refused_however_it_comes(limits: Limits, twice: str) -> None:
+    """The later value hid the earlier one from the check of the nesting, but only where the frame came in one piece."""
+    data = bytes.fromhex(f"94 00 01 a1 6d 91 {twice}")
+    for chunks in ([data], [data[at : at + 1] for at in range(len(data))], [data + data]):
+        assert decode(chunks, limits) == ("[]", "not MessagePack: a map has a key twice")
+
+
+def test_nesting_is_checked_in_values_that_others_hide() -> None:
+    data = bytes.fromhex("940001a16d81008100810081008100810089008000000000000000000c2016000000007f1020160000000000")
+    whole, pieces = decode([data], DAEMON_LIMITS), decode([data[at : at + 1] for at in range(len(data))], DAEMON_LIMITS)
+    assert whole == pieces
+    assert whole[0] == "[]"
