@@ -75,7 +75,7 @@ class Arbiter:
             return self._take(request.session, now_ns)
         waiter = self._ownership.enqueue(request, now_ns)
         self._effects.append(fx.Notify(request.session, QueuedNotice(waiter)))
-        self._waiter_came(now_ns)
+        self.waiter_came(now_ns)
         return None
 
     def try_allocate(self, session: SessionState, now_ns: int) -> int | None:
@@ -113,11 +113,8 @@ class Arbiter:
         self._leases.end()
         self.is_safe = self.is_safe and voluntary
 
-    def waiter_restored(self, now_ns: int) -> None:
-        """A request waits that waited in a former daemon; its session knows."""
-        self._waiter_came(now_ns)
-
-    def _waiter_came(self, now_ns: int) -> None:
+    def waiter_came(self, now_ns: int) -> None:
+        """One request more waits, a new one or one that waited in a former daemon already."""
         self._queue_changed(now_ns)
         self._leases.contended(now_ns)
 

@@ -95,8 +95,7 @@ class Released(NamedTuple):
 
     Attributes:
         why: "freed", "session ended", "daemon stopping", or what the owner was told: "lease: …", "administrator: …",
-            "port paused: …", "port removed: …"; or
-            why it could not be kept for its client.
+            "port paused: …", "port removed: …"; or why it could not be kept for its client.
         written: how many bytes the owner put on the data lines.
         interrupts: how many were generated meanwhile.
     """

@@ -81,7 +81,6 @@ class JobRunner:
         """End the running job early, and properly. What waits behind it is the caller's to look after."""
         driver, job = self._driver, self.running
         assert job is not None
-        self.running = None
         driver.effects.append(fx.StopJob(job))
         gone: PortGoneError | None = None
         try:

@@ -77,4 +77,4 @@ def restore(driver: FunctionDriver, kept: Kept, now_ns: int) -> None:
         request = ControlRequest(session, msgid, _ALLOCATE, b"", output_length, Options(timeout_ms=timeout_ms))
         ownership.restore_waiter(request, now_ns)
         driver.wait(request, now_ns)
-        driver.arbiter.waiter_restored(now_ns)
+        driver.arbiter.waiter_came(now_ns)

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 from lpt_service.protocol import messages
 from lpt_service.protocol.codec import INTERRUPT_FRAME_BYTES, encode_notification
+from lpt_service.server.identity import readable
 from lpt_service.server.stream import RECEIVE_BYTES, Stream
 
 FIRST_BYTE: Final = b"\x16"  # of whatever a TLS client says first; MessagePack-RPC never begins with it
 # What is encrypted at a time, and so what ciphertext may wait for the socket: the most that one TLS record holds, in
 # whole entries of the log, so that the byte held back by `try_send` is never the first one of an entry.
 RECORD_BYTES: Final = 16 * 1024 // INTERRUPT_FRAME_BYTES * INTERRUPT_FRAME_BYTES
-_IDENTITY_CHARACTERS_MAX: Final = 100
 _USE_TLS: Final = "this listener speaks TLS: use lpts:// in place of lpt://"
 
 # Parts of OpenSSL's names for what went wrong → in words, as the daemon sees it.
@@ -83,10 +83,10 @@ class TlsStream:
     def identity(self) -> str | None:
         """Whom the client's certificate names: its first alternative name, else its common name; None without one.
 
-        Printable, at most 100 characters.
+        Printable and bounded, as `identity.readable` makes it.
         """
         name = identity_of(self._tls.getpeercert() or {})
-        return name and "".join(each if each.isprintable() else "?" for each in name)[:_IDENTITY_CHARACTERS_MAX]
+        return name and readable(name)
 
     # Receiving
 
