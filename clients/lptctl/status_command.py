@@ -117,7 +117,8 @@ def _headline(report: Mapping[str, Any]) -> str:
     kind = f" ({report['kind']})" if "kind" in report else ""
     why = f": {report['why_absent']}" if report.get("why_absent") else ""
     up = f", up {duration(whole(report['uptime_ns']))}" if "uptime_ns" in report else ""
-    sessions = f", sessions {report['sessions']}" if "sessions" in report else ""
+    away = f" ({report['away']} away)" if report.get("away") else ""
+    sessions = f", sessions {report['sessions']}{away}" if "sessions" in report else ""
     where = f"{report.get('server', 'daemon of unknown kind')}{up}{sessions}"
     return _line(str(report.get("port", "port")), f"{report.get('state', 'in unknown state')}{kind}{why}; {where}")
 

@@ -330,5 +330,6 @@ class Daemon:
             "port": worker.name,
             "uptime_ns": now_ns - self._started_ns,
             "sessions": len(worker.sessions) + len(worker.parking),
+            "away": len(worker.parking),
             **report,
         }

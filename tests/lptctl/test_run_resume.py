@@ -211,8 +211,7 @@ def test_a_port_that_is_revoked_while_the_connection_is_cut(daemon: Daemon, rela
         relay.refuses = True
         relay.cut()
         read_line(process.stderr)
-        for _ in range(2):  # the daemon has noticed the cut by then, and what it says to nobody is not lost
-            port.ping()
+        wait_until(lambda: bool(port.status()["away"] == 1))  # from then on, what is told waits for who comes back
         assert port.revoke("gone home")["revoked"] is not None
         relay.refuses = False
         code, _, err = finish(process)

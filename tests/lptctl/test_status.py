@@ -155,6 +155,8 @@ def test_a_pause_a_lease_and_identities_are_shown(lptctl: Lptctl) -> None:
     who = {"client": "anna", "session": 3, "peer": "uid 1000 pid 41", "identity": "user:anna"}
     report = {
         "port": "LPT1",
+        "sessions": 3,
+        "away": 1,
         "monotonic_ns": 100 * second_ns,
         "paused": "a cable",
         "lease": {"max_hold_s": 60.0, "idle_hold_s": 0.5, "warning_s": 5.0, "expires_ns": 112 * second_ns},
@@ -166,7 +168,9 @@ def test_a_pause_a_lease_and_identities_are_shown(lptctl: Lptctl) -> None:
     with scripted_daemon(status=report) as daemon:
         result = lptctl("status", url=daemon.url)
     assert result.code == 0
-    assert result.out.splitlines()[1:] == [
+    headline, *lines = result.out.splitlines()
+    assert headline.endswith(", sessions 3 (1 away)")
+    assert lines == [
         "paused      a cable; nobody is granted the port",
         "owner       anna (session 3, user:anna, uid 1000 pid 41) for 48.0 s, grant 500",
         "lease       at most 60 s while others wait, at most 0.5 s without using the port, warned 5 s before, "

@@ -43,8 +43,9 @@ async def test_the_owner_keeps_the_port_its_lines_and_its_grant(
     await owner.result(write(owner, 0x33))
     await owner.lose(failure)
     assert await other.status_of(other.allocate(timeout_ms=0)) == "STATUS_IO_TIMEOUT"
-    assert status(daemon)["sessions"] == 2
+    assert (status(daemon)["sessions"], status(daemon)["away"]) == (2, 1)
     again = await back(daemon, owner)
+    assert (status(daemon)["sessions"], status(daemon)["away"]) == (2, 0)
     assert again.number == owner.number
     assert again.resumed == {"grant": grant, "position": None, "pending": [], "registrations": []}
     assert simulated(daemon).read_data() == 0x33
