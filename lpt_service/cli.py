@@ -144,8 +144,8 @@ def check_config(config_path: Path, config_option: Path | None) -> None:
 def doctor(as_json: bool, root: Path) -> None:
     """Say what on this machine keeps the daemon from serving, and what to type about it.
 
-    Looks at the configuration, the user, modules, devices, who holds them, the service, and each listener and who
-    opened it; changes nothing. Root sees all of it. Exit code 0 when all is well, 1 otherwise.
+    Looks at the configuration, the user, certificates, modules, devices, who holds them, the service, and each listener
+    and who opened it; changes nothing. Root sees all of it. Exit code 0 when all is well, 1 otherwise.
     """
     from lpt_service.doctor.checks import examine
     from lpt_service.doctor.machine import Machine

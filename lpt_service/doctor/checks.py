@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import stat
+import time
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Final, NamedTuple
@@ -13,6 +15,7 @@ from lpt_service.config import SIMULATED, Config, ConfigError, PortConfig
 from lpt_service.doctor.machine import Machine, Process
 from lpt_service.protocol.messages import DEFAULT_UNIX_SOCKET
 from lpt_service.protocol.url import UNIX, Url
+from lpt_service.server.tls_gate import DAY_S, EXPIRY_WARNING_DAYS, TlsError, expiry_s, load_context
 
 CONFIG: Final = "/etc/lptd/config.toml"
 USER: Final = "lpt"
@@ -97,6 +100,59 @@ def _may(mode: int, owner: int, group: int, user: int, groups: set[int], wanted:
     """Whether a user may access a file so (4 read, 2 write)."""
     shift = 6 if owner == user else 3 if group in groups else 0
     return (mode >> shift) & wanted == wanted
+
+
+# Certificates
+
+
+def _certificates(case: Case) -> Iterator[Finding]:
+    """Those that the daemon reads when it is started or reloaded."""
+    if case.config is None or not case.config.has_tls_listener:
+        return
+    machine, tls = case.machine, case.config.tls
+    paths = {"certificate": tls.certificate, "key": tls.key}
+    if tls.client_certificate != "none":
+        paths["client_ca"] = tls.client_ca
+    there = {name: str(machine.path(path)) for name, path in paths.items()}
+    if hidden := [paths[name] for name in paths if not _is_open_to_us(there[name])]:
+        yield Finding("tls", True, f"{', '.join(hidden)}: only root can have a look")
+        return
+    advice = "lptctl cert server NAME, and install the files (docs/operations.md, TLS)"
+    try:
+        days = (expiry_s(load_context(tls.model_copy(update=there))) - time.time()) / DAY_S
+    except TlsError as exc:
+        for what in exc.problems:
+            for name, path in there.items():
+                what = what.replace(path, paths[name])
+            yield Finding("tls", False, what, advice)
+        return
+    problems = {path: _access_problem(machine, path, is_secret=name == "key") for name, path in paths.items()}
+    for path, problem in problems.items():
+        if problem is not None:
+            yield Finding("tls", False, problem, f"chown root:{USER} {path}; chmod 640 {path}")
+    if days < EXPIRY_WARNING_DAYS:
+        when = "has expired" if days < 0 else f"expires in {days:.0f} days"
+        yield Finding("tls", False, f"{tls.certificate} {when}", f"{advice}; systemctl reload lptd")
+    elif not any(problems.values()):
+        yield Finding("tls", True, f"{tls.certificate} is good for another {days:.0f} days")
+
+
+def _is_open_to_us(path: str) -> bool:
+    try:
+        os.stat(path)
+    except PermissionError:
+        return False
+    except OSError:
+        return True  # it is not there, which is told
+    return os.access(path, os.R_OK)
+
+
+def _access_problem(machine: Machine, path: str, *, is_secret: bool) -> str | None:
+    now = machine.path(path).stat()
+    user = machine.user(USER)
+    if user is not None and not _may(now.st_mode, now.st_uid, now.st_gid, *user, 0o4):
+        return f"the user {USER} may not read {path}"
+    return f"everybody may read {path}" if is_secret and now.st_mode & stat.S_IRWXO else None
 
 
 # Ports
@@ -229,6 +285,7 @@ def _socket_file(machine: Machine) -> Iterator[Finding]:
 _CHECKS: Final[tuple[Callable[[Case], Iterator[Finding]], ...]] = (
     _secrets,
     _user,
+    _certificates,
     _modules,
     _devices,
     _service,

@@ -24,7 +24,7 @@ HANDSHAKES_MAX: Final = 512
 _MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 # Time for somebody to notice who looks at the log once a month.
 EXPIRY_WARNING_DAYS: Final = 45
-_DAY_S: Final = 86_400
+DAY_S: Final = 86_400.0
 _HOW_TO_RENEW: Final = "make another one (lptctl cert server)"
 _HOW_TO_MAKE: Final = "`lptctl cert` makes certificates; the user lpt must be able to read them"
 _log = logging.getLogger(__name__)
@@ -54,11 +54,11 @@ class TlsGate:
         """Warn, once a day, while the certificate is about to expire or has expired. `now_s`: the time of day."""
         while True:
             if self.context is not None:
-                days = (expiry_s(self.context) - now_s()) / _DAY_S
+                days = (expiry_s(self.context) - now_s()) / DAY_S
                 if days < EXPIRY_WARNING_DAYS:
                     when = "has expired" if days < 0 else f"expires in {days:.0f} days"
                     _log.warning("tls.certificate: it %s; %s, then reload", when, _HOW_TO_RENEW)
-            await trio.sleep(_DAY_S)
+            await trio.sleep(DAY_S)
 
     async def lead(self, raw: Stream, peer: str, host: str) -> TlsStream | None:
         """The connection with TLS on it; None, and a line in the log, if that does not come about in time.
