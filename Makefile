@@ -43,7 +43,7 @@ check: $(INSTALLED) $(DEV)  ## format, lint, types, import contracts, tests; und
 	@$(MAKE) -j2 -k --output-sync=target test types contracts lint format-check
 	@echo "check: all is well"
 
-check-system: $(INSTALLED) $(DEV) wheel deb  ## what takes longer or needs system packages; the suite on every Python found
+check-system: $(INSTALLED) $(DEV) wheel deb  ## what takes longer or needs system packages; the suite on every other Python found
 	@MAKE="$(MAKE)" tests/system/run.sh
 
 vm-shell: $(INSTALLED) $(DEV)  ## a shell in the virtual machine of the tests (docs/testing.md)
