@@ -27,6 +27,8 @@ _REASONS: Final = {
     "ALERT_BAD_CERTIFICATE": "the daemon does not take this client's certificate",
     "ALERT_UNSUPPORTED_CERTIFICATE": "the daemon does not take this client's certificate: it is not one for clients "
     "(lptctl cert client NAME makes such)",
+    "ALERT_ACCESS_DENIED": "the daemon does not let this computer in, or has as many connections as it may have: "
+    "its log says which",
     "ALERT_PROTOCOL_VERSION": "there is no version of TLS that both ends speak; lptd wants 1.3",
     "UNSUPPORTED_PROTOCOL": "there is no version of TLS that both ends speak; lptd speaks 1.3",
 }

@@ -6,7 +6,6 @@ import logging
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Final
 
 import trio
@@ -24,6 +23,9 @@ from lpt_service.server.tls_gate import TlsGate
 _log = logging.getLogger(__name__)
 # How many who are turned away are given the time to read why; who comes beyond that is cut off.
 TURNED_AWAY_MAX: Final = 64
+# What a TLS client is told, in place of words, for which it would have to be led through the handshake: the record of
+# a fatal alert (RFC 8446, section 6).
+ACCESS_DENIED: Final = bytes((21, 3, 3, 0, 2, 2, 49))
 
 
 class Reception:
@@ -61,7 +63,8 @@ class Reception:
         if why_not is not None:
             self._strangers.logger(_log).warning("refused a connection from %s: %s", origin.peer, why_not)
             self._audit.refused(f"connection: {why_not}", identity=str(origin.identity), peer=origin.peer)
-            self._turn_away(stream, why_not, is_tls=listener.is_tls)
+            goodbye = ACCESS_DENIED if listener.is_tls else encode_notification(messages.CLOSING, (why_not,))
+            self._turn_away(stream, goodbye)
             return
         if listener.is_tls:
             self._admission.count(origin.counted_as)  # now: many may come in one turn
@@ -79,19 +82,19 @@ class Reception:
         elif stream is not None:
             self._serve(stream, origin.with_certificate(stream.identity))
 
-    def _turn_away(self, stream: SocketStream, why: str, *, is_tls: bool) -> None:
-        """Say why, and close. A TLS client would have to be led through the handshake first: it is cut off."""
+    def _turn_away(self, stream: SocketStream, goodbye: bytes) -> None:
+        """Give it the time to read why, and close."""
         assert self.nursery is not None
-        if is_tls or self._turned_away >= TURNED_AWAY_MAX:
+        if self._turned_away >= TURNED_AWAY_MAX:
             stream.close()
             return
         self._turned_away += 1
-        self.nursery.start_soon(partial(self._say_goodbye, stream, why))
+        self.nursery.start_soon(self._say_goodbye, stream, goodbye)
 
-    async def _say_goodbye(self, stream: SocketStream, why: str) -> None:
+    async def _say_goodbye(self, stream: SocketStream, goodbye: bytes) -> None:
         try:
             with suppress(OSError, trio.ClosedResourceError):
-                stream.try_send(encode_notification(messages.CLOSING, (why,)))
+                stream.try_send(goodbye)
                 await stream.finish()
         finally:
             self._turned_away -= 1

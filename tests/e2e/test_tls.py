@@ -172,6 +172,18 @@ def test_tls_and_plain_text_meet(start: Start, certificates: Path, use: Any) -> 
 
 
 @USES
+def test_who_is_not_let_in_is_told_before_the_handshake(start: Start, certificates: Path, use: Any) -> None:
+    tls = start()
+    here = '"lpts://127.0.0.1:0"'
+    closed = f'{{url = {here}, allow_from = ["192.0.2.0/24"]}}'
+    tls.config.write_text(tls.config.read_text().replace(here, closed))
+    tls.reload()
+    said = use(tls.url, options(certificates))
+    assert said.startswith(f"{tls.url}: the daemon does not let this computer in, or has as many connections as")
+    eventually(lambda: "connections from 127.0.0.1 are not allowed here" in tls.daemon.log())
+
+
+@USES
 def test_files_that_a_client_cannot_use(start: Start, certificates: Path, use: Any, tmp_path: Path) -> None:
     tls = start()
     missing, key = tmp_path / "missing.pem", certificates / "client.key"
