@@ -18,9 +18,9 @@ from lpt_service.core.settings import PortSettings
 from lpt_service.protocol.errors import LptError
 from lpt_service.protocol.url import TCP, TLS, UNIX, Url
 
-DEFAULT_PATH = Path("/etc/lptd/config.toml")
 SIMULATED = "simulated"
 
+_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # IPv4 addresses, as an IPv6 socket shows them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 Register = Annotated[int, Field(ge=0, le=0xFF)]
 Limit = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -69,9 +69,11 @@ def _check_network(text: str) -> str:
     if "%" in text:
         raise ValueError("a network without a zone (%): whoever has the address may come, over whichever interface")
     try:
-        ipaddress.ip_network(text)
+        network = ipaddress.ip_network(text)
     except ValueError as exc:
         raise ValueError(f'a network such as "192.168.7.0/24" or an address: {exc}') from exc
+    if network.network_address in _MAPPED and network.prefixlen >= _MAPPED.prefixlen:
+        raise ValueError("an IPv4 network is written as such, without ::ffff:")
     return text
 
 

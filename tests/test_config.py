@@ -228,6 +228,7 @@ def test_a_listener_is_a_url_or_a_table() -> None:
         ({"url": "lpt://127.0.0.1", "allow_from": "10.0.0.0/8"}, "server.listen[0].allow_from: "),
         ({"url": "lpt://127.0.0.1", "allow_from": ["10.0.0.1/8"]}, "10.0.0.1/8 has host bits set"),
         ({"url": "lpt://127.0.0.1", "allow_from": ["fe80::1%eth0"]}, "a network without a zone (%)"),
+        ({"url": "lpt://127.0.0.1", "allow_from": ["::ffff:10.0.0.0/104"]}, "an IPv4 network is written as such"),
         ({"url": "lpt://127.0.0.1", "allow_from": ["lab.example"]}, "server.listen[0].allow_from[0]: a network such"),
         ({"url": "lpt+unix:///run/s", "allow_from": ["10.0.0.0/8"]}, "allow_from is for TCP: who may reach a Unix"),
     ],
