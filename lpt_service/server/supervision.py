@@ -24,6 +24,7 @@ STATUS_INTERVAL_S: Final = 1.0
 STATUS_MAX_CHARACTERS: Final = 900
 # How long systemd is asked to wait for the stop, beyond what clients are given.
 _STOP_MARGIN_S: Final = 10.0
+_STOPPING: Final = "STOPPING=1"
 _log = logging.getLogger(__name__)
 
 
@@ -66,18 +67,23 @@ class Supervision:
     # The daemon's state
 
     def ready(self, remark: str = "") -> None:
-        """Clients can connect; after `reloading`: that is over. `remark` is for people, and stays in the status."""
-        self._state, self._remark = "READY=1", remark
-        self.tell()
+        """Clients can connect; after `reloading`: that is over. `remark` is for people, and stays in the status.
+
+        No effect once the daemon stops.
+        """
+        if self._state != _STOPPING:
+            self._state, self._remark = "READY=1", remark
+            self.tell()
 
     def reloading(self) -> None:
-        """The configuration is being read; `ready` follows."""
-        self._notifier.notify("RELOADING=1", f"MONOTONIC_USEC={self._clock.monotonic_ns() // 1000}")
-        self._told = ()
+        """The configuration is being read; `ready` follows, and until then nothing is told but the end."""
+        if self._state != _STOPPING:
+            self._notifier.notify("RELOADING=1", f"MONOTONIC_USEC={self._clock.monotonic_ns() // 1000}")
+            self._state, self._told = "", ()
 
     def stopping(self, timeout_s: float) -> None:
         """The daemon leaves, within `timeout_s` and a little."""
-        self._state, self._remark = "STOPPING=1", "stopping"
+        self._state, self._remark = _STOPPING, "stopping"
         self._notifier.notify(f"EXTEND_TIMEOUT_USEC={int((timeout_s + _STOP_MARGIN_S) * 1e6)}")
         self.tell()
 

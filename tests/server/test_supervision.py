@@ -142,6 +142,31 @@ async def test_a_reload_is_told_from_beginning_to_end(
     errors_logged.clear()
 
 
+async def test_a_long_reload_is_not_over_before_it_is(
+    nursery: trio.Nursery, autojump_clock: MockClock, manager: Manager
+) -> None:
+    supervision = (await start(nursery, manager))._supervision
+    manager.heard()
+    supervision.reloading()
+    await trio.sleep(10)
+    assert [each[0] for each in manager.heard()] == ["RELOADING=1"]
+    supervision.ready()
+    assert manager.heard() == [["READY=1", NOTHING_TO_TELL]]
+
+
+async def test_a_daemon_that_stops_in_a_reload_is_not_ready_again(
+    nursery: trio.Nursery, autojump_clock: MockClock, manager: Manager
+) -> None:
+    supervision = (await start(nursery, manager))._supervision
+    supervision.reloading()
+    supervision.stopping(5)
+    manager.heard()
+    supervision.ready("the reload was refused")
+    supervision.reloading()
+    await trio.sleep(10)
+    assert manager.heard() == []
+
+
 async def test_without_a_service_manager_nothing_runs(daemon: Daemon, autojump_clock: MockClock) -> None:
     await daemon._supervision.run()
 
