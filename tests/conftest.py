@@ -11,12 +11,12 @@ signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 try:
-    from hypothesis import settings
+    from hypothesis import HealthCheck, settings
 except ImportError:  # Python 3.10
     pass
 else:
     # The same examples in every run, however slow the machine. Others: pytest --hypothesis-profile=default
-    settings.register_profile("check", derandomize=True, deadline=None)
+    settings.register_profile("check", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     settings.load_profile("check")
 
 

@@ -189,7 +189,7 @@ def test_the_whole_network_is_served_if_it_is_said_in_words() -> None:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("listening on lpt://0.0.0.0:")
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(30) == 0
 
 
 def test_a_host_that_is_not_ours_is_one_line() -> None:

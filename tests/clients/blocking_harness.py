@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import socket
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +16,9 @@ from lpt_service.protocol.url import Url
 from tests.clients.fake_daemon import FakeDaemon, MakeDaemon, notice
 
 URL = "lpt://daemon/LPT1"
-_BOUND_S = 10.0
+BOUND_S = 60.0
+# The functions of the client in which it waits: for an answer, or for the next attempt to connect.
+_WAITING = frozenset(("_receive", "_receive_before", "_receive_by_timeout", "reopen"))
 
 
 class Peer:
@@ -29,7 +32,7 @@ class Peer:
         self.then: dict[str, Callable[[], object]] = {}
         self.failure: BaseException | None = None
         self.client, self._sock = socket.socketpair()
-        self._sock.settimeout(_BOUND_S)
+        self._sock.settimeout(BOUND_S)
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -73,11 +76,11 @@ class Peer:
     def seen(self, name: str, times: int = 1) -> None:
         """Wait until the client has sent so many of these."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.daemon.names.count(name) >= times, _BOUND_S)
+            assert self._changed.wait_for(lambda: self.daemon.names.count(name) >= times, BOUND_S)
 
     def finish(self) -> None:
         """Wait for the end of the thread."""
-        self._thread.join(_BOUND_S)
+        self._thread.join(BOUND_S)
         assert not self._thread.is_alive()
         assert self.failure is None, self.failure
 
@@ -118,7 +121,12 @@ def serving() -> Iterator[FakeServer]:
         peer.finish()
 
 
-def interrupt_main() -> None:
-    """Ctrl-C, as far as the main thread is concerned, once it has had the time to wait for its answer."""
-    time.sleep(0.02)
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+def interrupt_main(waits_in: Collection[str] = _WAITING) -> None:
+    """Ctrl-C, as far as the main thread is concerned, once it waits in one of these functions. From another thread."""
+    main = threading.main_thread().ident or 0
+    ends_s = time.monotonic() + BOUND_S
+    while sys._current_frames()[main].f_code.co_name not in waits_in:
+        if time.monotonic() > ends_s:
+            return  # what was to be interrupted has ended: the test fails by that
+        time.sleep(0.001)
+    signal.pthread_kill(main, signal.SIGINT)

@@ -169,7 +169,7 @@ Ask = Callable[[str, tuple[Any, ...]], Any]
 @contextmanager
 def connected(url: Url) -> Iterator[Ask]:
     """A connection on which one request after the other is asked; what is no answer is skipped, an error fails."""
-    with socket.create_connection((url.host, url.tcp_port), timeout=10) as sock:
+    with socket.create_connection((url.host, url.tcp_port), timeout=40) as sock:
         msgids = itertools.count()
 
         def ask(method: str, params: tuple[Any, ...]) -> Any:
@@ -185,7 +185,7 @@ def connected(url: Url) -> Iterator[Ask]:
 
 def hold(url: Url) -> Iterator[tuple[Step, list[bytes]]]:
     """Hold the conversation with a daemon that serves a simulated port with its plug in."""
-    with socket.create_connection((url.host, url.tcp_port), timeout=10) as sock:
+    with socket.create_connection((url.host, url.tcp_port), timeout=40) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for step in STEPS:
             sock.sendall(step.data)

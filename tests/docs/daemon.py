@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lpt_service.protocol.url import Url
 
-STOP_TIMEOUT_S = 10.0
+STOP_TIMEOUT_S = 40.0
 
 
 @contextmanager

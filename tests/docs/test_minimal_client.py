@@ -33,7 +33,7 @@ def test_minimal_client(daemon_url: Url, tmp_path: Path) -> None:
     script = tmp_path / CLIENT.name  # where its package is found
     shutil.copy(CLIENT, script)
     command = ["node", str(script), daemon_url.host, str(daemon_url.tcp_port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40)
     assert done.returncode == 0, done.stderr
     assert "protocol: 1" in done.stdout
     assert "interrupt_sync [ 'connected', " in done.stdout

@@ -57,7 +57,7 @@ DATA, STATUS, CONTROL = b"\x00", b"\x01", b"\x02"
 INTERRUPT_ENABLE = 0x10
 
 Address = tuple[str, int] | str
-TIMEOUT_S = 10
+TIMEOUT_S = 40  # against hanging alone
 
 
 class RefusedError(Exception):

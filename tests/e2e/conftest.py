@@ -50,7 +50,7 @@ class Witness:
         """It was told nothing; pings are answered; the port can be had; interrupts arrive."""
         assert self.client.heard() == []
         owner = connect(client="owner")
-        owner.allocate(timeout_ms=0)
+        owner.allocate()  # waits, perhaps, until the daemon sees that the test's own clients have gone
         owner.raise_interrupts(1)
         seq, _, count, *_, kind = self.client.notification("interrupt")
         assert (count, kind) == (1, 0)

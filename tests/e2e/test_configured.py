@@ -156,21 +156,27 @@ def test_semantic_08_a_storm_is_masked_and_unmasked_and_the_account_holds(config
     owner, listener, newcomer = (configured.client("STORMY") for _ in range(3))
     owner.allocate()
     first = listener.connect_interrupt()
-    owner.raise_interrupts(100)
-    eventually(lambda: not owner.read(CONTROL) & INTERRUPT_ENABLE)
-    assert owner.call("status")["interrupts"]["masked"] is True
-    newcomer.control(CONNECT_INTERRUPT, routine(1), 32)
-    assert not newcomer.read(CONTROL) & INTERRUPT_ENABLE, "connecting does not unmask"
-    owner.raise_interrupts(10)  # masked: nobody's
     account = Account()
-    eventually(lambda: UNMASKED in account.add(listener.heard()).kinds)
+    for storm in range(1, 5):  # the pause doubles each time: once it is long enough for what is done in it
+        received, entries = account.received, len(account.kinds)
+        owner.raise_interrupts(100)
+        eventually(lambda: MASKED in account.add(listener.heard()).kinds[entries:])  # noqa: B023 - waited for here
+        newcomer.control(CONNECT_INTERRUPT, routine(storm), 32)
+        enabled = newcomer.read(CONTROL) & INTERRUPT_ENABLE
+        owner.raise_interrupts(10)  # masked: nobody's
+        is_masked = owner.call("status")["interrupts"]["masked"]
+        eventually(lambda: account.add(listener.heard()).kinds[-1] == UNMASKED)
+        if is_masked and account.kinds[entries:].count(MASKED) == 1:
+            break
+    assert is_masked is True
+    assert not enabled, "connecting does not unmask"
+    assert account.kinds[-2:] == [MASKED, UNMASKED]
+    assert 20 < account.received - received <= 100
     assert owner.read(CONTROL) & INTERRUPT_ENABLE
     owner.raise_interrupts(1)
     end = listener.disconnect_interrupt()
     account.add(listener.heard())
     assert account.received + account.lost == end - first
-    assert [kind for kind in account.kinds if kind] == [MASKED, UNMASKED]
-    assert 20 < account.received <= 101
     for each in (owner, listener, newcomer):
         each.close()
 
@@ -234,7 +240,8 @@ def test_a_reload_that_is_refused_changes_nothing(configured: Configured) -> Non
 def test_listeners_are_exchanged_and_nobody_notices(tmp_path: Path) -> None:
     """An owner and a waiter came through a listener that goes; a newcomer takes the one that comes."""
     path = tmp_path / "lptd.toml"
-    path.write_text('[server]\nlisten = ["lpt://127.0.0.1:0"]\nlog_level = "warning"\n')
+    host = "127.7.7.1"  # no other test's: nobody takes the TCP port when it is let go of
+    path.write_text(f'[server]\nlisten = ["lpt://{host}:0"]\nlog_level = "warning"\n')
     with tempfile.TemporaryDirectory() as folder, serving("--config", str(path)) as daemon:
         owner, waiter = daemon.connect(), daemon.connect()
         owner.allocate()
@@ -243,7 +250,7 @@ def test_listeners_are_exchanged_and_nobody_notices(tmp_path: Path) -> None:
         path.write_text(f'[server]\nlisten = ["lpt+unix://{folder}/s"]\nlog_level = "info"\n')
         daemon.signal(signal.SIGHUP)
         eventually(lambda: "reloaded" in daemon.log())
-        assert "reload: no longer listening on lpt://127.0.0.1:" in daemon.log()
+        assert f"reload: no longer listening on lpt://{host}:" in daemon.log()
         with pytest.raises(ConnectionRefusedError):
             daemon.connect()
         newcomer = RawClient(f"{folder}/s").hello()

@@ -54,7 +54,7 @@ def test_ready_comes_when_clients_can_connect_and_stopping_when_they_leave(folde
         unix = f"lpt+unix://{folder}/s"
         daemon = DaemonProcess(*SIMULATE, unix, environment={"NOTIFY_SOCKET": manager.address})
         try:
-            assert manager.wait_for(says("READY=1"), 20) == [["READY=1", IDLE]]
+            assert manager.wait_for(says("READY=1")) == [["READY=1", IDLE]]
             client = RawClient(f"{folder}/s").hello(client="EEG")
             client.allocate()
             seen = manager.wait_for(lambda message: message[1].startswith("STATUS=LPT1: owned by 'EEG'"))
@@ -90,7 +90,7 @@ def test_signs_of_life_stop_when_the_daemon_does(manager: Manager) -> None:
     environment = {"NOTIFY_SOCKET": manager.address, "WATCHDOG_USEC": "200000"}
     with serving(*SIMULATE, "lpt://127.0.0.1:0", environment=environment) as daemon:
         for _ in range(5):
-            manager.wait_for(says("WATCHDOG=1"), 5)
+            manager.wait_for(says("WATCHDOG=1"))
         daemon.signal(signal.SIGSTOP)
         eventually(lambda: Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
         manager.heard()
@@ -196,7 +196,7 @@ def test_nobody_is_refused_while_the_daemon_restarts() -> None:
         finally:
             crowd.is_over.set()
             tcp.close()
-            crowd.join(30)
+            crowd.join()
     assert refused is None
 
 

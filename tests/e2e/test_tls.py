@@ -18,7 +18,7 @@ import trio
 import lpt_client
 from lpt_client import TlsOptions, blocking
 from tests.certificates import CLIENT, client_context, options, pair, section
-from tests.e2e.client import Account, RawClient, check_closing
+from tests.e2e.client import TIMEOUT_S, Account, RawClient, check_closing
 from tests.e2e.daemons import STOP_TIMEOUT_S, DaemonProcess, eventually, serving
 
 
@@ -75,7 +75,7 @@ Start = Callable[..., TlsDaemon]
 def use_blocking(url: str, tls: TlsOptions | ssl.SSLContext | None) -> str:
     """What the daemon calls this client, or why there is no connection."""
     try:
-        with blocking.open_port(url, tls=tls) as port, port.allocated(5):
+        with blocking.open_port(url, tls=tls, connect_timeout_s=TIMEOUT_S) as port, port.allocated(TIMEOUT_S):
             return str(port.status()["owner"]["identity"])
     except lpt_client.ConnectFailed as exc:
         return str(exc)
@@ -85,7 +85,8 @@ def use_trio(url: str, tls: TlsOptions | ssl.SSLContext | None) -> str:
     """The same, under trio."""
 
     async def use() -> str:
-        async with lpt_client.open_port(url, tls=tls) as port, port.allocated(5):
+        opening = lpt_client.open_port(url, tls=tls, connect_timeout_s=TIMEOUT_S)
+        async with opening as port, port.allocated(TIMEOUT_S):
             return str((await port.status())["owner"]["identity"])
 
     try:
@@ -296,7 +297,7 @@ def test_a_start_without_certificates_says_which_file(certificates: Path, tmp_pa
     config = tmp_path / "config.toml"
     write_config(config, tmp_path, certificates)
     daemon = DaemonProcess("--config", str(config))
-    assert daemon.process.wait(10) == 1
+    assert daemon.process.wait(STOP_TIMEOUT_S) == 1
     assert daemon.log().startswith(f"lptd: tls.certificate: {tmp_path}/server.pem cannot be read: ")
     assert "Traceback" not in daemon.log()
     daemon.kill()

@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-STOP_TIMEOUT_S = 10.0
+# Everything comes about long before, unless it never does.
+BOUND_S = 30.0
 LPTCTL = (sys.executable, "-m", "lptctl")
 
 # Makes the terminal on standard input the controlling one, then becomes lptctl: so Ctrl-C is typed, not sent.
 _ON_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.executable, [sys.executable, "-m", "lptctl", *sys.argv[1:]])
+os.execv(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -32,7 +33,7 @@ class Daemon(NamedTuple):
     def kill(self) -> None:
         """End it without a farewell."""
         self.process.kill()
-        self.process.wait(STOP_TIMEOUT_S)
+        self.process.wait(BOUND_S)
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def running_daemon(*options: str, listen: str = "lpt://127.0.0.1:0") -> Iterator
             if process.poll() is None:
                 process.terminate()
                 try:
-                    process.wait(STOP_TIMEOUT_S)
+                    process.wait(BOUND_S)
                 except subprocess.TimeoutExpired:
                     process.kill()
                     raise
@@ -75,10 +76,17 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def started(
-    *arguments: str, url: str, on_terminal: int | None = None, **variables: str
+    *arguments: str, url: str, on_terminal: int | None = None, setting: str = "", **variables: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Lptctl as a process, with pipes, or on the terminal with this descriptor; killed if it is left running."""
-    command = LPTCTL if on_terminal is None else (sys.executable, "-c", _ON_TERMINAL)
+    """Lptctl as a process, with pipes, or on the terminal with this descriptor; killed if it is left running.
+
+    `setting` is Python that runs in it before: to give a time of its own that would be short on a slow machine.
+    """
+    command: tuple[str, ...] = LPTCTL
+    if setting:
+        command = (sys.executable, "-c", f"import sys; {setting}; from lptctl.cli import main; sys.exit(main())")
+    if on_terminal is not None:
+        command = (sys.executable, "-c", _ON_TERMINAL, *command)
     stream = subprocess.PIPE if on_terminal is None else on_terminal
     with subprocess.Popen(
         [*command, *arguments],
@@ -99,34 +107,51 @@ def started(
 
 def finish(process: subprocess.Popen[str]) -> Result:
     """Wait for its end."""
-    out, err = process.communicate(timeout=STOP_TIMEOUT_S)
+    out, err = process.communicate(timeout=BOUND_S)
     return Result(process.returncode, out or "", err or "")
 
 
 def read_line(stream: Any) -> str:
-    """The next line of a pipe; pytest's own time-out bounds the wait."""
-    line = stream.readline()
-    assert isinstance(line, str)
-    return line.rstrip("\n")
+    """The next line of a pipe; pytest's own time-out bounds the wait.
+
+    Not a byte more is read: `communicate` would not find what a buffer has.
+    """
+    line = b""
+    while not line.endswith(b"\n") and (byte := os.read(stream.fileno(), 1)):
+        line += byte
+    return line.decode(errors="backslashreplace").rstrip("\n")
 
 
 def read_terminal_until(descriptor: int, text: str) -> str:
     """What a terminal shows, up to `text` at the least."""
-    shown = ""
-    while text not in shown:
+    shown = b""
+    while text.encode() not in shown:
         try:
-            shown += os.read(descriptor, 4096).decode()
+            shown += os.read(descriptor, 4096)
         except OSError:  # how a terminal that nobody has open any more ends
             break
-    return shown
+    return shown.decode(errors="replace")  # it may end, or begin, within a letter
 
 
-def wait_until(is_so: Callable[[], bool], timeout_s: float = 5.0) -> None:
+def wait_until(is_so: Callable[[], bool], timeout_s: float = BOUND_S) -> None:
     """Look again and again, soon; fail if it does not come about."""
     ends_s = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < ends_s, "did not come about in time"
         time.sleep(0.005)
+
+
+def wait_until_idle(url: str, **options: Any) -> None:
+    """Wait until nothing is left on a port of those who used it before."""
+    from lpt_client import blocking
+
+    with blocking.open_port(url, **options) as port:
+
+        def is_idle() -> bool:
+            status = port.status()
+            return status["owner"] is None and status["waiting"] == status["registered"] == 0
+
+        wait_until(is_idle)
 
 
 class Lptctl:

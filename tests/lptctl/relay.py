@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from lpt_service.protocol.url import Url
 
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a reset
-_BOUND_S = 10.0
+_BOUND_S = 60.0
 
 
 class Relay:
@@ -27,7 +27,14 @@ class Relay:
         self._server = server
         self._target = (target.host, target.tcp_port)
         self._ends: list[socket.socket] = []
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread = threading.Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take nobody any more, and end what there is."""
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._thread.join(_BOUND_S)
+        self.cut()
 
     def cut(self) -> None:
         """Reset every connection."""
@@ -67,5 +74,4 @@ def relay_to(url: str) -> Iterator[Relay]:
         try:
             yield relay
         finally:
-            server.shutdown(socket.SHUT_RDWR)
-            relay.cut()
+            relay.close()

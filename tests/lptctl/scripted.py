@@ -11,7 +11,7 @@ from typing import Any
 from lpt_service.protocol.codec import encode_result
 from tests.clients.fake_daemon import FakeDaemon, MakeDaemon, notice
 
-_BOUND_S = 10.0
+_BOUND_S = 60.0
 
 
 class ScriptedDaemon:
@@ -96,10 +96,10 @@ class ScriptedDaemon:
         self.daemon, self._connection = daemon, connection
         self.connections += 1
         while data := _receive(connection):
-            answers = daemon.receive(data)
-            if answers:
-                connection.sendall(answers)
-            with self._changed:
+            with self._changed:  # whoever waits for a request sees it no sooner than its answer is sent
+                answers = daemon.receive(data)
+                if answers:
+                    connection.sendall(answers)
                 self._changed.notify_all()
 
 

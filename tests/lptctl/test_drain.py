@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lptctl.processes import Lptctl, finish, read_line, running_daemon, started
+from tests.lptctl.processes import Lptctl, finish, read_line, running_daemon, started, wait_until
 
 pytest.importorskip("click")
 from lpt_client import blocking
@@ -28,7 +28,7 @@ def test_a_command_runs_when_every_port_is_idle(lptctl: Lptctl, socket_url: str)
         assert read_line(process.stdout) == "True"
         assert finish(process).code == 0
     with blocking.open_port(socket_url) as port:
-        assert not port.status()["draining"]
+        wait_until(lambda: not port.status()["draining"])
     assert lptctl("drain", "--", "sh", "-c", "exit 7", url=socket_url).code == 7
     assert lptctl("drain", "--", "/no/such").code == 127
 
@@ -45,6 +45,7 @@ def test_an_owner_is_waited_for_and_nobody_new_is_granted(lptctl: Lptctl, socket
             assert other.try_allocate() is None
             owner.free()
             assert finish(process).code == 0
+        wait_until(lambda: not other.status()["draining"])
         assert other.try_allocate() is not None
 
 

@@ -13,13 +13,21 @@ from typing import Any
 
 import pytest
 
-from tests.lptctl.processes import Lptctl, finish, read_terminal_until, running_daemon, started, wait_until
+from tests.lptctl.processes import BOUND_S, Lptctl, finish, read_terminal_until, running_daemon, started, wait_until
 
 pytest.importorskip("click")
 pytest.importorskip("rich")
 from lpt_client import blocking
 
 FEW = ("--count", "20", "--warm-up", "3")
+# No interrupt counts as missing because the machine was slow.
+PATIENT = "import lptctl.latency_measure; lptctl.latency_measure.INTERRUPT_TIMEOUT_S = 60.0"
+
+
+@pytest.fixture
+def is_patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same, for lptctl in this process."""
+    monkeypatch.setattr("lptctl.latency_measure.INTERRUPT_TIMEOUT_S", 60.0)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +49,7 @@ def generated(port: blocking.Port) -> int:
     return count
 
 
+@pytest.mark.usefixtures("is_patient")
 def test_a_run(lptctl: Lptctl, url: str, tmp_path: Path) -> None:
     samples_path, page_path = tmp_path / "samples.csv", tmp_path / "report.html"
     with blocking.open_port(url) as port:
@@ -62,6 +71,7 @@ def test_a_run(lptctl: Lptctl, url: str, tmp_path: Path) -> None:
     assert "n = 20, " in page_path.read_text()
 
 
+@pytest.mark.usefixtures("is_patient")
 def test_json(lptctl: Lptctl, url: str) -> None:
     result = lptctl("latency", *FEW, "--json", url=url)
     map_ = json.loads(result.out)
@@ -72,6 +82,7 @@ def test_json(lptctl: Lptctl, url: str) -> None:
     assert 0 < times["min"] <= times["p50"] <= times["p90"] <= times["max"]
 
 
+@pytest.mark.usefixtures("is_patient")
 @pytest.mark.parametrize("before", [0xA5, 0x5A])
 def test_the_lines_are_left_as_they_were(lptctl: Lptctl, url: str, before: int) -> None:
     with blocking.open_port(url) as port:
@@ -152,7 +163,7 @@ def test_a_signal_shows_what_there_is(url: str, tmp_path: Path, number: signal.S
         with port.allocated():
             port.write_data(0x21)
         before = generated(port)
-        with started(*arguments, url=url) as process:
+        with started(*arguments, setting=PATIENT, url=url) as process:
             wait_until(lambda: generated(port) - before > 150)  # the warm-up is over
             process.send_signal(number)
             result = finish(process)
@@ -170,7 +181,7 @@ def test_a_signal_shows_what_there_is(url: str, tmp_path: Path, number: signal.S
 def test_ctrl_c_in_a_pause(url: str) -> None:
     with blocking.open_port(url) as port:
         before = generated(port)
-        with started("latency", "--warm-up", "0", "--interval", "1000", url=url) as process:
+        with started("latency", "--warm-up", "0", "--interval", "1000", setting=PATIENT, url=url) as process:
             wait_until(lambda: generated(port) - before >= 3)  # the wire, the trial, the first sample
             process.send_signal(signal.SIGINT)
             result = finish(process)
@@ -184,7 +195,7 @@ def test_a_lost_connection_is_3_after_what_there_is(tmp_path: Path) -> None:
     with (
         running_daemon() as daemon,
         blocking.open_port(daemon.url) as port,
-        started("latency", "--count", "1000000", "--html", str(page_path), url=daemon.url) as process,
+        started("latency", "--count", "1000000", "--html", str(page_path), setting=PATIENT, url=daemon.url) as process,
     ):
         wait_until(lambda: generated(port) > 150)  # the warm-up is over
         daemon.kill()
@@ -200,7 +211,7 @@ def test_strays_are_no_samples() -> None:
     """A port that raises interrupts by itself as well: each edge has its own, and no other is taken for it."""
     with (
         running_daemon("--pulse-hz", "500") as daemon,
-        started("latency", "--count", "300", "--json", url=daemon.url) as process,
+        started("latency", "--count", "300", "--json", setting=PATIENT, url=daemon.url) as process,
     ):
         result = finish(process)
     map_ = json.loads(result.out)
@@ -213,7 +224,7 @@ def test_strays_are_no_samples() -> None:
 def test_ctrl_c_before_the_first_sample(url: str) -> None:
     with blocking.open_port(url) as port:
         before = generated(port)
-        with started("latency", "--warm-up", "1000000", url=url) as process:
+        with started("latency", "--warm-up", "1000000", setting=PATIENT, url=url) as process:
             wait_until(lambda: generated(port) - before > 5)
             process.send_signal(signal.SIGINT)
             result = finish(process)
@@ -239,11 +250,11 @@ def test_a_second_signal_interrupts_and_an_ignored_one_stays_ignored() -> None:
 
 def test_on_a_terminal_it_says_what_it_does(url: str) -> None:
     terminal, inner = os.openpty()
-    with started("latency", *FEW, url=url, on_terminal=inner) as process:
+    with started("latency", *FEW, setting=PATIENT, url=url, on_terminal=inner) as process:
         os.close(inner)
         shown = read_terminal_until(terminal, "20 round trips, ")
         shown += read_terminal_until(terminal, "█")
-        assert process.wait(5) == 0
+        assert process.wait(BOUND_S) == 0
     os.close(terminal)
     assert "measuring 20 round trips; Ctrl-C ends it" in shown
 
@@ -253,11 +264,11 @@ def test_on_a_terminal_it_says_what_it_does(url: str) -> None:
 
 @pytest.fixture
 def masking_url(tmp_path: Path) -> Iterator[str]:
-    """A port that is silenced for a second after its tenth interrupt in a second."""
+    """A port that is silenced for a second or two after its sixth interrupt in a second."""
     config = tmp_path / "config.toml"
     config.write_text(
         '[server]\nlisten = ["lpt://127.0.0.1:0"]\n'
-        '[[port]]\nname = "LPT1"\ndevice = "simulated"\nenable_connect_interrupt = true\nmax_interrupt_rate_hz = 10\n'
+        '[[port]]\nname = "LPT1"\ndevice = "simulated"\nenable_connect_interrupt = true\nmax_interrupt_rate_hz = 5\n'
     )
     with running_daemon("--config", str(config)) as daemon:
         yield daemon.url
@@ -269,7 +280,7 @@ def test_interrupts_that_do_not_come_are_counted(lptctl: Lptctl, masking_url: st
     assert (result.code, map_["edges"], map_["cut_short"]) == (0, 15, None)
     assert map_["missing"] >= 1
     assert map_["samples"] + map_["missing"] + map_["merged"] == 15
-    assert map_["marks"]["masked"] == 1
+    assert map_["marks"]["masked"] >= 1
 
 
 def test_too_many_in_a_row_end_the_run_after_what_there_is(
@@ -334,6 +345,7 @@ def test_a_run_that_fails_leaves_files_as_they_were(lptctl: Lptctl, unplugged_ur
     assert not new.exists()
 
 
+@pytest.mark.usefixtures("is_patient")
 def test_a_file_of_yesterday_is_replaced(lptctl: Lptctl, url: str, tmp_path: Path) -> None:
     path = tmp_path / "samples.csv"
     path.write_text("of yesterday\n" * 1000)
@@ -341,6 +353,7 @@ def test_a_file_of_yesterday_is_replaced(lptctl: Lptctl, url: str, tmp_path: Pat
     assert len(path.read_text().splitlines()) == 21
 
 
+@pytest.mark.usefixtures("is_patient")
 def test_a_full_disk_is_told_after_what_was_measured(lptctl: Lptctl, url: str) -> None:
     full = Path("/dev/full")
     if not (full.exists() and stat.S_ISCHR(full.stat().st_mode)):
@@ -354,14 +367,14 @@ def test_a_full_disk_is_told_after_what_was_measured(lptctl: Lptctl, url: str) -
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/stderr"])
 def test_a_file_need_not_be_one_on_a_disk(url: str, path: str) -> None:
-    with started("latency", *FEW, "--csv", path, url=url) as process:
+    with started("latency", *FEW, "--csv", path, setting=PATIENT, url=url) as process:
         result = finish(process)
     assert result.code == 0
     assert len(result.err.splitlines()) == (0 if path == "/dev/null" else 21)
 
 
 def test_bars_in_letters_that_the_output_has(url: str) -> None:
-    with started("latency", *FEW, url=url, PYTHONIOENCODING="ascii", PYTHONUTF8="0") as process:
+    with started("latency", *FEW, setting=PATIENT, url=url, PYTHONIOENCODING="ascii", PYTHONUTF8="0") as process:
         result = finish(process)
     assert result.code == 0
     assert "#" in result.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.clients.fake_daemon import mark
-from tests.lptctl.processes import Lptctl, finish, read_line, running_daemon, started
+from tests.lptctl.processes import BOUND_S, Lptctl, finish, read_line, running_daemon, started
 from tests.lptctl.relay import relay_to
 from tests.lptctl.scripted import scripted_daemon
 
@@ -37,17 +38,21 @@ def events_of(text: str) -> list[dict[str, Any]]:
 
 def test_count_ends_it(lptctl: Lptctl, pulsing_url: str) -> None:
     result = lptctl("listen", "--count", "3", url=pulsing_url)
-    lines = result.out.splitlines()
+    # A daemon that was late raises several at once: then a line stands for so many, and the last for more than wanted.
+    counts = [int(count or 1) for count in re.findall(r" interrupt \d+(?:  count (\d+))?", result.out)]
     assert result.code == 0
-    assert sum(" interrupt " in line for line in lines) == 3
+    assert sum(counts[:-1]) < 3 <= sum(counts)
     assert result.err.splitlines()[0].startswith("lptctl: listening to LPT1; the next interrupt is ")
-    assert result.err.splitlines()[1].startswith("lptctl: received 3, lost 0")
+    assert result.err.splitlines()[1].startswith(f"lptctl: received {sum(counts)}, lost 0")
 
 
 def test_the_counts_add_up(lptctl: Lptctl, pulsing_url: str) -> None:
-    result = lptctl("listen", "--json", "--seconds", "0.3", url=pulsing_url)
-    first, *events, last = events_of(result.out)
-    interrupts = [event for event in events if event["event"] == "interrupt"]
+    for seconds in ("0.3", "3", "30"):  # on a slow machine nothing may come for a moment
+        result = lptctl("listen", "--json", "--seconds", seconds, url=pulsing_url)
+        first, *events, last = events_of(result.out)
+        interrupts = [event for event in events if event["event"] == "interrupt"]
+        if interrupts:
+            break
     assert (result.code, result.err) == (0, "")
     assert (first["event"], last["event"]) == ("connected", "end")
     assert first["port"] == "LPT1"
@@ -191,7 +196,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(pulsing_url: str) -> None
         assert process.stdout is not None
         read_line(process.stdout)
         process.stdout.close()
-        assert process.wait(5) == 128 + signal.SIGPIPE
+        assert process.wait(BOUND_S) == 128 + signal.SIGPIPE
         assert process.stderr is not None
         assert process.stderr.read().count("\n") == 1  # that it listens
 

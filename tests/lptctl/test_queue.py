@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.lptctl.processes import Lptctl, finish, read_terminal_until, started
+from tests.lptctl.processes import BOUND_S, Lptctl, finish, read_terminal_until, started
 from tests.lptctl.scripted import scripted_daemon
 
 pytest.importorskip("click")
@@ -81,7 +81,7 @@ def test_a_line_is_whole_in_a_pipe_and_folded_on_a_terminal() -> None:
         with started("queue", url=daemon.url, on_terminal=inner) as shown:
             os.close(inner)
             text = read_terminal_until(terminal, "at the end there is no such text")
-            assert shown.wait(5) == 0
+            assert shown.wait(BOUND_S) == 0
     os.close(terminal)
     assert text.count("n") >= 200
     assert all(len(line) <= 120 for line in text.replace("\x1b[1m", "").replace("\x1b[0m", "").splitlines())

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from tests.lptctl.processes import Lptctl, read_terminal_until, started
+from tests.lptctl.processes import BOUND_S, Lptctl, read_terminal_until, started
 
 pytest.importorskip("click")
 from lpt_client import blocking
@@ -91,6 +91,6 @@ def test_whoever_waits_on_a_terminal_sees_the_place(url: str) -> None:
             os.close(inner)
             assert "waiting for LPT1: place 1" in read_terminal_until(terminal, "place 1")
             port.free()
-            assert process.wait(5) == 0
+            assert process.wait(BOUND_S) == 0
         assert port.read_data() == 0x33
     os.close(terminal)

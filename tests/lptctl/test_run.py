@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lptctl.processes import (
+    BOUND_S,
     Lptctl,
     finish,
     read_line,
@@ -46,6 +47,10 @@ def python(source: str) -> tuple[str, ...]:
     return ("--", sys.executable, "-c", source)
 
 
+# For `run`: a command that ends when it is told to, however slow the machine is.
+SLEEPING = ("--kill-after", "60", *python(SLEEPS))
+
+
 def is_alive(process_number: int) -> bool:
     """Whether there is such a process."""
     try:
@@ -61,6 +66,7 @@ def is_alive(process_number: int) -> bool:
 def test_the_command_owns_the_port_and_knows_it(url: str) -> None:
     source = "import os; print(os.environ['LPT_URL'], os.environ['LPT_GRANT'], flush=True); input()"
     with blocking.open_port(url) as port, started("run", *python(source), url=url) as process:
+        forced_before = port.status()["counters"]["forced_releases"]
         shown_url, grant = read_line(process.stdout).split()
         owner = port.status()["owner"]
         assert shown_url == url
@@ -69,7 +75,7 @@ def test_the_command_owns_the_port_and_knows_it(url: str) -> None:
         process.communicate("\n")
         assert process.returncode == 0
         assert port.status()["owner"] is None
-        assert port.status()["counters"]["forced_releases"] == 0
+        assert port.status()["counters"]["forced_releases"] == forced_before
 
 
 @pytest.mark.parametrize(
@@ -150,7 +156,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_command_once(url: str) -> None:
         process.send_signal(signal.SIGUSR1)  # whatever came before it has been shown before it
         shown += read_terminal_until(terminal, "SIGUSR1")
         process.terminate()
-        assert process.wait(5) == 7
+        assert process.wait(BOUND_S) == 7
     os.close(terminal)
     assert shown.count("SIGINT") == 1
 
@@ -171,7 +177,7 @@ def test_a_signal_that_lptctl_is_to_ignore_stays_ignored(url: str) -> None:
 def test_a_lost_daemon_ends_the_command_and_the_waiting() -> None:
     with (
         running_daemon() as daemon,
-        started("run", *python(SLEEPS), url=daemon.url) as owning,
+        started("run", *SLEEPING, url=daemon.url) as owning,
     ):
         command = int(read_line(owning.stdout))
         with started("run", "--", "echo", "ran", url=daemon.url) as waiting:
@@ -213,7 +219,7 @@ def test_a_lost_port_can_be_ignored() -> None:
 
 
 def test_a_revoked_port_ends_the_command() -> None:
-    with scripted_daemon() as daemon, started("run", *python(SLEEPS), url=daemon.url) as process:
+    with scripted_daemon() as daemon, started("run", *SLEEPING, url=daemon.url) as process:
         command = int(read_line(process.stdout))
         daemon.notify("revoked", "lease: held for 60 s while others wait")
         code, _, err = finish(process)
@@ -311,7 +317,7 @@ def test_what_it_holds_is_not_inherited_by_the_command(url: str) -> None:
     with blocking.open_port(url) as port, started("run", *python(source), url=url) as process:
         read_line(process.stdout)  # it is there
         try:
-            assert process.wait(5) == 0
+            assert process.wait(BOUND_S) == 0
             assert port.status()["owner"] is None
         finally:
             process.communicate("\n")  # what is left ends

@@ -12,7 +12,7 @@ import pytest
 
 from tests.clients.fake_daemon import GRANT, FakeDaemon, MakeDaemon, keeping
 from tests.lptctl.processes import (
-    STOP_TIMEOUT_S,
+    BOUND_S,
     Daemon,
     finish,
     read_line,
@@ -22,7 +22,7 @@ from tests.lptctl.processes import (
 )
 from tests.lptctl.relay import Relay, relay_to
 from tests.lptctl.scripted import ScriptedDaemon, scripted_daemon
-from tests.lptctl.test_run import SLEEPS, WAITS_FOR_A_LINE, is_alive, python
+from tests.lptctl.test_run import SLEEPING, WAITS_FOR_A_LINE, is_alive, python
 
 pytest.importorskip("click")
 pytest.importorskip("trio")
@@ -57,13 +57,14 @@ def test_the_command_goes_on_when_the_same_grant_is_in_force() -> None:
             assert read_line(process.stderr) == BACK
             daemon.wait_for("hello", connection)
         result = process.communicate("\n")
+        daemon.wait_for("bye", 3)
         assert daemon.daemon.names == ["hello", FREE, "bye"]
     assert (process.returncode, *result) == (5, "", "")
 
 
 @pytest.mark.parametrize(("resumed", "why"), [({}, "while the connection was broken"), ({"grant": GRANT + 1}, "")])
 def test_a_port_that_another_grant_has_is_lost(resumed: dict[str, Any], why: str) -> None:
-    with keeping_daemon(keeping(**resumed)) as daemon, started("run", *python(SLEEPS), url=daemon.url) as process:
+    with keeping_daemon(keeping(**resumed)) as daemon, started("run", *SLEEPING, url=daemon.url) as process:
         command = int(read_line(process.stdout))
         daemon.drop()
         code, _, err = finish(process)
@@ -80,7 +81,7 @@ def test_a_daemon_that_begins_anew_has_lost_it() -> None:
         daemon.resume = "0" * 32
         return daemon
 
-    with keeping_daemon(make) as daemon, started("run", *python(SLEEPS), url=daemon.url) as process:
+    with keeping_daemon(make) as daemon, started("run", *SLEEPING, url=daemon.url) as process:
         read_line(process.stdout)
         daemon.drop()
         code, _, err = finish(process)
@@ -95,24 +96,25 @@ def test_the_time_to_come_back_is_bounded(on_lost: str) -> None:
     def make(number: int) -> FakeDaemon:
         daemon = FakeDaemon()
         daemon.resume = "0" * 32
-        limits = {"limits": {"grace_s": 0.2, "dead_peer_s": 0.1}}
+        limits = {"limits": {"grace_s": 1.0, "dead_peer_s": 0.5}}
         daemon.answers["hello"] = None if number > 1 else lambda _request: daemon.hello() | limits
         return daemon
 
+    command = ("--on-lost", on_lost, "--kill-after", "60", *python(WAITS_FOR_A_LINE))
     with (
         keeping_daemon(make) as daemon,
-        started("run", "--on-lost", on_lost, *python(WAITS_FOR_A_LINE), url=daemon.url) as process,
+        started("run", *command, url=daemon.url) as process,
     ):
         read_line(process.stdout)
         daemon.drop()
-        assert "is lost, 0.3 s to get it back before LPT1 is lost: " in read_line(process.stderr)
+        assert "is lost, 1.5 s to get it back before LPT1 is lost: " in read_line(process.stderr)
         assert read_line(process.stderr).startswith("lptctl: the port was lost, ")
         out, err = process.communicate("\n")
     assert (process.returncode, out, err) == (5 if on_lost == "ignore" else 3, "", "")
 
 
 def test_without_grace_the_command_ends_at_once() -> None:
-    with scripted_daemon() as daemon, started("run", *python(SLEEPS), url=daemon.url) as process:
+    with scripted_daemon() as daemon, started("run", *SLEEPING, url=daemon.url) as process:
         read_line(process.stdout)
         daemon.drop()
         code, _, err = finish(process)
@@ -206,7 +208,11 @@ def test_a_cut_connection_costs_nothing(daemon: Daemon, relay: Relay) -> None:
 
 def test_a_port_that_is_revoked_while_the_connection_is_cut(daemon: Daemon, relay: Relay, config: Path) -> None:
     administration = f"lpt+unix://{config.parent}/lptd.sock#LPT1"
-    with blocking.open_port(administration) as port, started("run", *python(SLEEPS), url=relay.url) as process:
+    patient = "import lptctl.holding; lptctl.holding._REASON_WITHIN_S = 60.0"
+    with (
+        blocking.open_port(administration) as port,
+        started("run", *SLEEPING, url=relay.url, setting=patient) as process,
+    ):
         command = int(read_line(process.stdout))
         relay.refuses = True
         relay.cut()
@@ -229,7 +235,7 @@ def test_a_command_that_ends_while_the_connection_is_cut(daemon: Daemon, relay: 
         relay.refuses = True
         relay.cut()
         read_line(process.stderr)
-        out, err = process.communicate("\n", timeout=STOP_TIMEOUT_S)
+        out, err = process.communicate("\n", timeout=BOUND_S)
         assert (process.returncode, out) == (5, "")
         assert err.startswith("lptctl: the port was lost as the command ended: ")
         assert port.status()["owner"] is not None
@@ -259,7 +265,7 @@ def test_the_command_goes_on_through_a_restart_of_the_daemon(config: Path) -> No
     ):
         read_line(process.stdout)
         first.process.terminate()
-        assert first.process.wait(STOP_TIMEOUT_S) == 0
+        assert first.process.wait(BOUND_S) == 0
         assert "the connection is lost" in read_line(process.stderr)
         with running_daemon("--config", str(config)), blocking.open_port(url) as port:
             assert read_line(process.stderr) == BACK

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lptctl.processes import Lptctl, read_terminal_until, running_daemon, started
+from tests.lptctl.processes import BOUND_S, Lptctl, read_terminal_until, running_daemon, started
 
 pytest.importorskip("click")
 tomllib = pytest.importorskip("tomllib")
@@ -83,7 +83,7 @@ def test_a_token_that_is_typed_is_not_shown() -> None:
         os.write(terminal, b"the token\n")
         shown += read_terminal_until(terminal, "sha256 = ")
         shown += read_terminal_until(terminal, '"\r\n')
-        assert process.wait(5) == 0
+        assert process.wait(BOUND_S) == 0
     os.close(terminal)
     assert "the token" not in shown
     assert hashlib.sha256(b"the token").hexdigest() in shown

@@ -17,6 +17,7 @@ from lpt_service.port import ppdev
 from lpt_service.port.ppdev import PpdevPort
 from lpt_service.port.ppdev_ioctl import IOCTLS
 from lpt_service.protocol.errors import PortError, PortGoneError
+from tests.open_files import open_below
 
 NAMES = {number: name for name, number in vars(IOCTLS).items()}
 TRISTATE = 2
@@ -157,10 +158,9 @@ def test_a_node_that_outlives_its_device(port: PpdevPort, node: Path, tmp_path: 
 
 
 def refusal(node: Path, kernel: FakeKernel) -> str:
-    before = os.listdir("/proc/self/fd")
     with pytest.raises(PortError) as caught:
         PpdevPort(str(node), ioctl=kernel)
-    assert len(os.listdir("/proc/self/fd")) == len(before), "the descriptor was not closed"
+    assert open_below(node.parent) == [], "the descriptor was not closed"
     text = str(caught.value)
     assert "\n" not in text
     assert text.startswith(f"{node}: ")

@@ -229,7 +229,8 @@ MOMENT_MAX_BYTES_CLIENT = 20 * KIB * KIB  # the same with 4096 slots
 def measure(data: bytes, limits: Limits, way: Way) -> tuple[int, int]:
     """(bytes held afterwards by one connection, bytes at the worst moment)."""
     chunks = way(data)
-    for _ in range(2):  # the first time warms up what is made once
+    figures = []
+    for _ in range(3):  # what the interpreter and other threads make meanwhile is not there each time
         tracemalloc.start()
         try:
             decoder = Decoder(limits)
@@ -240,11 +241,11 @@ def measure(data: bytes, limits: Limits, way: Way) -> tuple[int, int]:
                         pass
             except ConversationError:
                 pass
-            held, worst = tracemalloc.get_traced_memory()
+            figures.append(tracemalloc.get_traced_memory())
         finally:
             tracemalloc.stop()
         del decoder
-    return held, worst
+    return min(held for held, _ in figures), min(worst for _, worst in figures)
 
 
 @pytest.mark.parametrize("name", HOSTILE)

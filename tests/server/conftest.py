@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 
 import pytest
 import trio
 
+from lpt_service.server import addresses, audit, listener_set
+from lpt_service.server.addresses import Address
 from lpt_service.server.daemon import Daemon
-from tests.server.fakes import start_daemon
+from tests.server.fakes import BOUND_S, start_daemon
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +30,27 @@ def errors_logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
     yield errors
     logger.removeHandler(handler)
     assert errors == []
+
+
+@pytest.fixture(autouse=True)
+def disks_may_be_slow() -> Iterator[None]:
+    """What is left of the audit trail is written at the stop in real time, however busy the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit, "STOP_TIMEOUT_S", BOUND_S)
+        yield
+
+
+@pytest.fixture
+def bound(monkeypatch: pytest.MonkeyPatch) -> list[socket.socket]:
+    """The listening sockets that are opened from now on: of the process's others nobody knows when they are closed."""
+    sockets: list[socket.socket] = []
+
+    def bind(address: Address, *, shared: bool = False) -> socket.socket:
+        sockets.append(addresses.bind(address, shared=shared))
+        return sockets[-1]
+
+    monkeypatch.setattr(listener_set, "bind", bind)
+    return sockets
 
 
 @pytest.fixture

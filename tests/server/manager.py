@@ -12,6 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
+TIMEOUT_S = 40  # against hanging alone
+
 
 class Manager:
     """Receives what a daemon tells. Each message is the list of its lines.
@@ -43,10 +45,10 @@ class Manager:
             except BlockingIOError:
                 return messages
 
-    def wait_for(self, wanted: Callable[[list[str]], bool], timeout_s: float = 10.0) -> list[list[str]]:
+    def wait_for(self, wanted: Callable[[list[str]], bool]) -> list[list[str]]:
         """Messages up to one that is wanted, that one included; for a daemon that is another process."""
         messages: list[list[str]] = []
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + TIMEOUT_S
         while not (messages and wanted(messages[-1])):
             left_s = deadline - time.monotonic()
             is_there = left_s > 0 and select.select([self.socket], [], [], left_s)[0]

@@ -30,9 +30,7 @@ from lpt_service.server.audit import (
 from lpt_service.server.audit_budget import NAMED_MAX, WINDOW_S
 from lpt_service.server.audit_file import Appended, AuditFile
 from lpt_service.server.audit_record import TEXT_MAX_CHARACTERS, Record, rfc3339
-from tests.server.fakes import START_REALTIME_NS, VirtualClock
-
-BOUND_S = 20
+from tests.server.fakes import BOUND_S, START_REALTIME_NS, VirtualClock
 
 
 class Disk:
@@ -353,7 +351,6 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_stop(
 ) -> None:
     monkeypatch.setattr(audit_module, "STOP_TIMEOUT_S", 0.05)
     disk.may_write.clear()
-    began = time.monotonic()
     async with trio.open_nursery() as nursery:
         await nursery.start(audit.run)
         audit.record("one")
@@ -361,7 +358,8 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_stop(
         nursery.cancel_scope.cancel()
     audit.record("two")
     await audit.close()
-    assert time.monotonic() - began < BOUND_S / 2
+    assert audit._attempt is not None
+    assert not audit._attempt.over.is_set(), "it hangs still"
     assert audit.lost == 2
     assert "the last 2 lines are not in the file" in warnings(caplog)[-1]
     disk.may_write.set()

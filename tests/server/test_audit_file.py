@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lpt_service.server.audit_file import AuditFile
+from tests.open_files import open_below
 
 MAX_BYTES = 1000
 
@@ -79,11 +80,10 @@ def test_a_torn_line_is_left_and_the_next_begins_anew(path: Path) -> None:
 
 
 def test_nothing_stays_open(path: Path) -> None:
-    before = os.listdir("/proc/self/fd")
     file = make(path)
     for number in range(30):
         file.append(lines(number))
-    assert os.listdir("/proc/self/fd") == before
+    assert open_below(path.parent) == []
 
 
 # A disk that is full
@@ -214,9 +214,8 @@ def test_a_folder_that_comes_later(path: Path) -> None:
 def test_what_is_no_file_is_refused_and_never_waited_for(path: Path) -> None:
     os.mkfifo(path)
     for each in (path, Path("/dev/full"), path.parent, path.parent / "nul\0"):
-        before = os.listdir("/proc/self/fd")
         written, error = make(each).append(lines(1))
         assert written == 0
         assert error is not None
-        assert os.listdir("/proc/self/fd") == before
+        assert open_below(path.parent) + open_below(Path("/dev/full")) == []
     assert files(path) == {"audit.jsonl"}

@@ -14,10 +14,10 @@ import trio
 from trio.testing import MockClock
 
 from lpt_service.config import ListenerConfig
-from lpt_service.server import addresses
+from lpt_service.server import addresses, listener_set
 from lpt_service.server.listener_set import ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
-from tests.server.fakes import prepare
+from tests.server.fakes import BOUND_S, prepare
 
 
 @pytest.fixture
@@ -53,10 +53,13 @@ def can_connect(host: str, port: int) -> bool:
         return client.connect_ex((host, port)) == 0
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A TCP port that is free, and that nobody else is given: a socket is bound to it that does not listen."""
+    with socket.socket() as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(("0.0.0.0", 0))
+        yield sock.getsockname()[1]
 
 
 # Those of the configuration
@@ -68,14 +71,16 @@ async def test_what_is_named_again_stays_and_the_rest_is_exchanged(listeners: Li
     assert [str(each.url) for each in opened] == [f"lpt+unix://{folder}/b"]
     assert list(listeners) == [opened[0], first[0]]
     assert os.listdir(folder) == ["b"]
-    assert not can_connect("127.0.0.1", first[1].address.tcp_port)
+    assert first[1].socket.fileno() == -1
     same_by_its_number = await exchange(listeners, str(first[0].url))
     assert same_by_its_number == []
     assert list(listeners) == [first[0]]
 
 
-async def test_a_name_and_its_address_are_the_same(listeners: ListenerSet) -> None:
-    port = free_port()
+async def test_a_name_and_its_address_are_the_same(
+    listeners: ListenerSet, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener_set, "RESOLVE_TIMEOUT_S", BOUND_S)
     await exchange(listeners, f"lpt://localhost:{port}")
     before = next(each for each in listeners if each.address.host == "127.0.0.1")
     await exchange(listeners, f"lpt://127.0.0.1:{port}")
@@ -83,8 +88,9 @@ async def test_a_name_and_its_address_are_the_same(listeners: ListenerSet) -> No
 
 
 @pytest.mark.parametrize(("before", "after"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
-async def test_narrower_or_wider_without_a_moment_of_silence(listeners: ListenerSet, before: str, after: str) -> None:
-    port = free_port()
+async def test_narrower_or_wider_without_a_moment_of_silence(
+    listeners: ListenerSet, port: int, before: str, after: str
+) -> None:
     await exchange(listeners, f"lpt://{before}:{port}")
     change = await prepare(listeners, [f"lpt://{after}:{port}"])
     assert can_connect("127.0.0.1", port)
@@ -97,10 +103,9 @@ async def test_narrower_or_wider_without_a_moment_of_silence(listeners: Listener
 
 
 async def test_every_problem_is_named_with_its_path_and_nothing_has_changed(
-    listeners: ListenerSet, folder: Path
+    listeners: ListenerSet, folder: Path, bound: list[socket.socket]
 ) -> None:
     before = await exchange(listeners, "lpt://127.0.0.1:0")
-    descriptors = os.listdir("/proc/self/fd")
     with pytest.raises(ListenError) as caught:
         await prepare(listeners, [f"lpt+unix://{folder}/s", "lpt+unix:///no/such/s", "lpt://192.0.2.1:0"])
     assert [problem.split(": cannot listen on ")[0] for problem in caught.value.problems] == [
@@ -110,7 +115,7 @@ async def test_every_problem_is_named_with_its_path_and_nothing_has_changed(
     assert list(listeners) == before
     assert not before[0].socket.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT), "nobody else may listen there"
     assert os.listdir(folder) == []
-    assert os.listdir("/proc/self/fd") == descriptors
+    assert [each.fileno() == -1 for each in bound] == [False, True]
 
 
 async def test_a_name_that_nobody_resolves_is_a_problem_in_time(
@@ -145,11 +150,14 @@ async def test_who_has_connected_to_a_listener_that_goes_is_let_in(listeners: Li
 # Those of systemd
 
 
-def inherited(host: str = "127.0.0.1", *, family: int = socket.AF_INET, v6only: bool = False) -> socket.socket:
+def inherited(
+    host: str = "127.0.0.1", port: int = 0, *, family: int = socket.AF_INET, v6only: bool = False
+) -> socket.socket:
     sock = socket.socket(family)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, v6only)
-    sock.bind((host, 0))
+    sock.bind((host, port))
     sock.listen()
     return sock
 
@@ -171,18 +179,17 @@ async def test_systemd_s_win_and_the_others_are_added(folder: Path) -> None:
     assert path.exists(), "the file is systemd's"
 
 
-async def test_a_wildcard_of_systemd_s_serves_every_address_of_its_family() -> None:
+async def test_a_wildcard_of_systemd_s_serves_every_address_of_its_family(port: int) -> None:
     for host, family, v6only, serves in (
         ("0.0.0.0", socket.AF_INET, False, {"127.0.0.1"}),
         ("::", socket.AF_INET6, False, {"127.0.0.1", "::1"}),
         ("::", socket.AF_INET6, True, {"::1"}),
     ):
         try:
-            sock = inherited(host, family=family, v6only=v6only)
+            sock = inherited(host, port, family=family, v6only=v6only)
         except OSError:
             pytest.skip("no IPv6 here")
         listeners = ListenerSet([sock])
-        port = sock.getsockname()[1]
         change = await prepare(listeners, [f"lpt://127.0.0.1:{port}", f"lpt://[::1]:{port}"])
         assert {each.address.host for each in change.opened} == {"127.0.0.1", "::1"} - serves
         assert change.unnamed == []
@@ -210,8 +217,9 @@ async def test_those_of_systemd_that_are_not_named_are_told() -> None:
 # TLS
 
 
-async def test_an_address_changes_to_tls_and_back_without_a_moment_of_silence(listeners: ListenerSet) -> None:
-    port = free_port()
+async def test_an_address_changes_to_tls_and_back_without_a_moment_of_silence(
+    listeners: ListenerSet, port: int
+) -> None:
     for scheme in ("lpt", "lpts", "lpt"):
         change = await prepare(listeners, [f"{scheme}://127.0.0.1:{port}"])
         assert len(change.opened) == 1
@@ -225,8 +233,8 @@ async def test_an_address_changes_to_tls_and_back_without_a_moment_of_silence(li
 
 
 async def test_systemds_socket_speaks_tls_if_the_configuration_says_so() -> None:
-    port = free_port()
-    listeners = ListenerSet([socket.create_server(("0.0.0.0", port))])
+    listeners = ListenerSet([inherited("0.0.0.0")])
+    port = listeners.inherited[0].address.tcp_port
     for named, is_tls in ((["lpts"], True), ([], False), (["lpt"], False), (["lpts"], True)):
         change = await prepare(listeners, [f"{scheme}://127.0.0.1:{port}" for scheme in named])
         assert change.opened == []

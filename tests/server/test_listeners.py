@@ -16,10 +16,21 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from lpt_service.server import listener_set
 from lpt_service.server import listeners as module
 from lpt_service.server.listener_set import ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
-from tests.server.fakes import prepare, until
+from tests.server.fakes import BOUND_S, prepare, until
+
+QUIET_HOSTS = ["127.7.7.2", "127.7.7.3"]  # of this test alone: what is free on one is free on the other
+
+
+@pytest.fixture(autouse=True)
+def names_may_take_long() -> Iterator[None]:
+    """On a busy machine. None takes really long here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listener_set, "RESOLVE_TIMEOUT_S", BOUND_S)
+        yield
 
 
 @pytest.fixture
@@ -91,10 +102,10 @@ async def test_a_free_tcp_port_is_picked_and_told(nursery: trio.Nursery) -> None
 async def test_a_name_with_several_addresses_gets_a_listener_on_each_with_one_tcp_port(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("127.0.0.1", "127.0.0.2")]
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in QUIET_HOSTS]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: [*answers, answers[0]])
     async with listening("lpt://both.example:0") as listeners:
-        assert [listener.url.host for listener in listeners] == ["127.0.0.1", "127.0.0.2"]
+        assert [listener.url.host for listener in listeners] == QUIET_HOSTS
         assert len({listener.url.tcp_port for listener in listeners}) == 1
 
 
@@ -129,14 +140,14 @@ async def test_a_tcp_port_in_use_is_said() -> None:
 
 
 async def test_a_name_is_listened_on_as_a_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with listening("lpt://127.0.0.2:0") as (taken,):
+    async with listening(f"lpt://{QUIET_HOSTS[1]}:0") as (taken,):
         port = taken.url.tcp_port
-        answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+        answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in QUIET_HOSTS]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
         with pytest.raises(ListenError):
             await open_listeners(f"lpt://both.example:{port}")
         with socket.socket() as sock, pytest.raises(ConnectionRefusedError):
-            sock.connect(("127.0.0.1", port))
+            sock.connect((QUIET_HOSTS[0], port))
 
 
 async def test_ipv6_is_bracketed_in_the_url() -> None:
@@ -238,8 +249,9 @@ async def test_out_of_resources_accepting_pauses_and_goes_on(
 ) -> None:
     failing.failures = [code] * 5
     accepted: list[socket.socket] = []
-    nursery.start_soon(listener_on(failing).accept_forever, accepted.append)
     with socket.create_connection(failing.getsockname()):
+        await trio.lowlevel.wait_readable(failing)  # before the virtual time begins to run
+        nursery.start_soon(listener_on(failing).accept_forever, accepted.append)
         await trio.sleep(4.5 * module._OUT_OF_RESOURCES_PAUSE_S)
         assert accepted == []
         await trio.sleep(module._OUT_OF_RESOURCES_PAUSE_S)
@@ -269,11 +281,10 @@ async def test_another_failure_is_raised(failing: FailingSocket) -> None:
 
 async def test_closing_ends_accepting(failing: FailingSocket, nursery: trio.Nursery) -> None:
     listener = listener_on(failing)
-    with trio.fail_after(5):
-        async with trio.open_nursery() as accepting:
-            accepting.start_soon(listener.accept_forever, lambda sock: None)
-            await wait_all_tasks_blocked()
-            listener.close()
+    async with trio.open_nursery() as accepting:
+        accepting.start_soon(listener.accept_forever, lambda sock: None)
+        await wait_all_tasks_blocked()
+        listener.close()
 
 
 async def test_closing_ends_accepting_that_pauses(
@@ -282,6 +293,7 @@ async def test_closing_ends_accepting_that_pauses(
     failing.failures = [errno.EMFILE] * 1000
     listener = listener_on(failing)
     with socket.create_connection(failing.getsockname()):
+        await trio.lowlevel.wait_readable(failing)
         async with trio.open_nursery() as accepting:
             accepting.start_soon(listener.accept_forever, lambda sock: None)
             await trio.sleep(1)
@@ -293,6 +305,6 @@ async def test_closing_in_the_moment_in_which_somebody_comes(failing: FailingSoc
     """The task has been told that somebody is there; when it looks, the socket is closed."""
     listener = listener_on(failing)
     failing.before_accept = listener.close
-    with socket.create_connection(failing.getsockname()), trio.fail_after(5):
+    with socket.create_connection(failing.getsockname()):
         await listener.accept_forever(lambda sock: None)
     assert failing.fileno() == -1

@@ -17,6 +17,7 @@ import trio
 
 from lpt_service.config import TlsConfig
 from lpt_service.server import reception as module
+from lpt_service.server import stream, tls_gate
 from lpt_service.server.admission import Admission
 from lpt_service.server.audit import Audit
 from lpt_service.server.identity import Origin
@@ -26,9 +27,8 @@ from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
 from lpt_service.server.tls_gate import TlsGate, load_context
 from tests.certificates import CLIENT, client_context, section
-from tests.server.fakes import VirtualClock, config, until
+from tests.server.fakes import BOUND_S, VirtualClock, config, until
 
-TIMEOUT_S = 5
 ELSEWHERE = "127.0.0.2"
 
 
@@ -70,7 +70,7 @@ class Door:
     def connect(self, host: str = "127.0.0.1") -> socket.socket:
         """Somebody connects from `host`; the kernel answers."""
         client = socket.socket()
-        client.settimeout(TIMEOUT_S)
+        client.settimeout(BOUND_S)
         client.bind((host, 0))
         client.connect(self.listener.socket.getsockname())
         return client
@@ -94,7 +94,8 @@ Open = Callable[..., Door]
 
 
 @pytest.fixture
-async def doors(nursery: trio.Nursery) -> AsyncIterator[Open]:
+async def doors(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Open]:
+    monkeypatch.setattr(tls_gate, "HANDSHAKE_TIMEOUT_S", BOUND_S)
     doors: list[Door] = []
 
     def open_door(certificates: Path | None = None, **limits: Any) -> Door:
@@ -190,6 +191,7 @@ async def test_the_limit_of_all(doors: Open) -> None:
 async def test_many_who_are_turned_away_and_stay_do_not_pile_up(doors: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond a number they are cut off, without being told; when those have left, the next is told again."""
     monkeypatch.setattr(module, "TURNED_AWAY_MAX", 2)
+    monkeypatch.setattr(stream, "_DISCARD_S", BOUND_S)  # they stay until they leave
     door = doors()
     door.listener.allow_from = ()
     lingering = [await door.come(), await door.come()]
@@ -232,9 +234,12 @@ async def test_a_certificate_becomes_the_identity(doors: Open, certificates: Pat
 async def test_a_handshake_counts_while_it_lasts(doors: Open, certificates: Path) -> None:
     door = doors(certificates, max_connections_per_address=2)
     clients = [door.connect() for _ in range(4)]
-    await trio.lowlevel.wait_readable(door.listener.socket)
-    for _ in clients:  # in one turn, as a listener does with those who are there
-        door.reception.receive(door.listener, door.listener.socket.accept()[0])
+    accepted = []
+    for _ in clients:
+        await trio.lowlevel.wait_readable(door.listener.socket)
+        accepted.append(door.listener.socket.accept()[0])
+    for sock in accepted:  # in one turn, as a listener does with those who are there
+        door.reception.receive(door.listener, sock)
     assert door.counted == {"127.0.0.1": 2}
     assert [why for why, _ in door.trail.lines] == [
         "connection: 127.0.0.1 has as many connections as one address may have"

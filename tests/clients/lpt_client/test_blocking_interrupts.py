@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from lpt_service.protocol import messages
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
-from tests.clients.blocking_harness import Peer, interrupt_main, serving
+from tests.clients.blocking_harness import BOUND_S, Peer, interrupt_main, serving
 from tests.clients.fake_daemon import FakeDaemon, connected, interrupt, mark, notice, sync
 
 CONNECT, DISCONNECT = "PARALLEL_CONNECT_INTERRUPT", "PARALLEL_DISCONNECT_INTERRUPT"
@@ -47,7 +46,7 @@ def test_iteration() -> None:
         with port.connect_interrupt() as interrupts:
             assert interrupts.next(0) is None
             peer.send(sync("connected", 5) + interrupt(5, 2) + mark(messages.KIND_MASKED, 7) + interrupt(7))
-            found = [interrupts.next(5) for _ in range(3)]
+            found = [interrupts.next(BOUND_S) for _ in range(3)]
             assert found == [event(5, 2), Mark("masked", 7, 1000, 0xC0, 0x1C), event(7)]
             assert interrupts.next(0.01) is None
             peer.send(interrupt(8))
@@ -59,11 +58,11 @@ def test_iteration() -> None:
 
 def test_iteration_is_interruptible() -> None:
     with serving() as server, server.open_port() as port, port.connect_interrupt() as interrupts:
-        timer = threading.Timer(0.05, interrupt_main)
-        timer.start()
+        thread = threading.Thread(target=interrupt_main)
         with pytest.raises(KeyboardInterrupt):
+            thread.start()
             interrupts.next()
-        timer.join()
+        thread.join()
         server.peers[0].send(interrupt(0))
         assert next(interrupts) == event(0)
         server.peers[0].daemon.answers[DISCONNECT] = U64.pack(1)
@@ -111,8 +110,8 @@ def test_what_a_function_raises_is_raised_and_nothing_is_lost() -> None:
     with serving() as server, server.open_port() as port, port.connect_interrupt(isr) as interrupts:
         server.peers[0].send(interrupt(0) + interrupt(1))
         with pytest.raises(ZeroDivisionError):
-            port.poll(5)
-        assert port.poll(5)
+            port.poll(BOUND_S)
+        assert port.poll(BOUND_S)
         assert heard == [event(0), event(1)]
         assert interrupts.received == 2
         server.peers[0].daemon.answers[DISCONNECT] = U64.pack(2)
@@ -127,7 +126,7 @@ def test_a_deferred_check_alone() -> None:
             assert structure[:8] == bytes(8)
             peer.send(notice("port_check", U64.unpack_from(structure, 16)[0], 0) + notice("port_check", 99, 0))
             while not heard:
-                assert port.poll(5)
+                assert port.poll(BOUND_S)
         assert heard == ["context"]
 
 
@@ -185,7 +184,7 @@ def test_the_mark_stopped_is_the_last_of_a_registration() -> None:
     with serving() as server, server.open_port() as port:
         with port.connect_interrupt() as interrupts:
             server.peers[0].send(mark(messages.KIND_STOPPED, 0))
-            assert interrupts.next(5) == Mark("stopped", 0, 1000, 0xC0, 0x1C)
+            assert interrupts.next(BOUND_S) == Mark("stopped", 0, 1000, 0xC0, 0x1C)
             with pytest.raises(lpt_client.PortStopped):
                 interrupts.next()
         with port.connect_interrupt(lambda *_: None):
@@ -204,11 +203,11 @@ def test_a_registration_outlives_a_pause() -> None:
             peer = server.peers[0]
             peer.daemon.answers["status"] = PAUSED
             peer.send(mark(messages.KIND_STOPPED, 0))
-            assert interrupts.next(5) == Mark("stopped", 0, 1000, 0xC0, 0x1C)
+            assert interrupts.next(BOUND_S) == Mark("stopped", 0, 1000, 0xC0, 0x1C)
             assert interrupts.next(0.01) is None
             assert not port.poll(0.01)
             peer.send(mark(messages.KIND_UNHEARD, 0, 2000) + interrupt(0))
-            assert [type(interrupts.next(5)).__name__ for _ in range(2)] == ["Mark", "Interrupt"]
+            assert [type(interrupts.next(BOUND_S)).__name__ for _ in range(2)] == ["Mark", "Interrupt"]
             port.poll()
             assert len(heard) == 1
             peer.daemon.answers[DISCONNECT] = U64.pack(1)
@@ -221,13 +220,13 @@ def test_a_paused_port_that_is_removed_ends_it(status: object) -> None:
         peer = server.peers[0]
         peer.daemon.answers["status"] = PAUSED
         peer.send(mark(messages.KIND_STOPPED, 0))
-        assert interrupts.next(5) is not None
+        assert interrupts.next(BOUND_S) is not None
         assert interrupts.next(0.01) is None
         peer.daemon.answers["status"] = status
         peer.send(mark(messages.KIND_STOPPED, 0, 2000))
-        assert interrupts.next(5) is not None
+        assert interrupts.next(BOUND_S) is not None
         with pytest.raises(lpt_client.PortStopped, match="removed, or its daemon stops"):
-            interrupts.next(5)
+            interrupts.next(BOUND_S)
 
 
 def test_what_comes_while_a_paused_port_is_asked_is_not_waited_for() -> None:
@@ -262,9 +261,9 @@ def test_interrupts_go_on_where_they_were() -> None:
         server.prepare = resumed_at(5, interrupt(5))
         with port.connect_interrupt() as interrupts:
             server.peers[0].send(interrupt(0, 5))
-            assert interrupts.next(5) == event(0, 5)
+            assert interrupts.next(BOUND_S) == event(0, 5)
             server.peers[0].drop("restarting")
-            found = [interrupts.next(5) for _ in range(3)]
+            found = [interrupts.next(BOUND_S) for _ in range(3)]
             assert found == [Reconnected(2, 77), Sync("resumed", 5, 0), event(5)]
             assert server.peers[1].daemon.request(CONNECT).params[3] == {"from": (77, 5)}
             assert (interrupts.received, interrupts.lost) == (6, 0)
@@ -277,7 +276,7 @@ def test_a_call_meets_the_loss_and_wait_connected_mends_it() -> None:
             server.peers[0].drop()
             with pytest.raises(lpt_client.ConnectionLost):
                 port.ping()
-            assert port.wait_connected(5)
+            assert port.wait_connected(BOUND_S)
             assert port.grant is None
         assert port.ping() == (123, 456)
         assert server.peers[1].daemon.names == ["hello", "ping"]
@@ -287,15 +286,13 @@ def test_attempts_end_with_the_callers_patience() -> None:
     with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
         server.refuse = lpt_client.ConnectFailed("refused")
         server.peers[0].drop()
-        started_s = time.monotonic()
-        assert interrupts.next(0.3) is None
+        assert interrupts.next(1.0) is None
         assert not port.wait_connected(0.0)
         assert not port.poll(0.0)
-        assert time.monotonic() - started_s < 2
         assert 2 <= server.attempts <= 6
         server.refuse = None
         server.prepare = resumed_at(-1, b"")
-        assert interrupts.next(10) == Reconnected(2, 77)
+        assert interrupts.next(BOUND_S) == Reconnected(2, 77)
 
 
 def test_reconnecting_ends_when_hello_is_refused_for_good() -> None:
@@ -304,9 +301,9 @@ def test_reconnecting_ends_when_hello_is_refused_for_good() -> None:
         server.peers[0].drop()
         for _ in range(2):
             with pytest.raises(lpt_client.HelloRefused):
-                interrupts.next(5)
+                interrupts.next(BOUND_S)
         with pytest.raises(lpt_client.HelloRefused):
-            port.poll(5)
+            port.poll(BOUND_S)
 
 
 def test_a_registration_that_cannot_be_made_again_ends_alone() -> None:
@@ -314,7 +311,7 @@ def test_a_registration_that_cannot_be_made_again_ends_alone() -> None:
         server.make_daemon = make(PARALLEL_CONNECT_INTERRUPT=RequestError(Status.STATUS_UNSUCCESSFUL, "disabled"))
         server.peers[0].drop()
         with pytest.raises(lpt_client.Unsuccessful):
-            interrupts.next(5)
+            interrupts.next(BOUND_S)
         assert port.read_data() == 0x40
 
 
@@ -331,5 +328,5 @@ def test_a_port_that_is_away_for_a_time(monkeypatch: pytest.MonkeyPatch) -> None
     with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
         server.make_daemon = make_daemon
         server.peers[0].send(mark(messages.KIND_STOPPED, 0))
-        found = [interrupts.next(5) for _ in range(2)]
+        found = [interrupts.next(BOUND_S) for _ in range(2)]
         assert found == [Mark("stopped", 0, 1000, 0xC0, 0x1C), Reconnected(3, 77)]

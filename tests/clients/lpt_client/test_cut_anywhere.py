@@ -44,7 +44,7 @@ def use_blocking(port: blocking.Port) -> None:
         assert port.try_allocate() is not None
         port.status()
         while interrupts.received < 2:
-            assert interrupts.next(10) is not None
+            assert interrupts.next(blocking_harness.BOUND_S) is not None
     assert (interrupts.received, interrupts.lost) == (2, 0)
 
 

@@ -30,7 +30,7 @@ def listener() -> Iterator[socket.socket]:
         thread.start()
         yield sock
         sock.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 def _serve(sock: socket.socket) -> None:
@@ -99,7 +99,7 @@ async def test_unix_sockets() -> None:
 
         await trio.to_thread.run_sync(use_blocking)
         sock.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
         with pytest.raises(lpt_client.ConnectFailed, match=r"is the daemon running|refused"):
             async with lpt_client.open_port(f"lpt+unix://{path}x"):
                 pass
@@ -120,7 +120,7 @@ async def test_the_last_words_of_a_daemon_are_heard_when_sending_fails() -> None
         thread = threading.Thread(target=close_after_hello, daemon=True)
         thread.start()
         async with lpt_client.open_port(f"lpt+unix://{path}") as port:
-            thread.join(10)  # the port's tasks have not had a turn since
+            thread.join(60)  # the port's tasks have not had a turn since
             with pytest.raises(lpt_client.ConnectionLost, match="good bye"):
                 await port.ping()
 

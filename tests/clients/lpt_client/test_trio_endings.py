@@ -20,6 +20,9 @@ from lpt_service.protocol.structs import U64
 from tests.clients.fake_daemon import GRANT, notice
 from tests.clients.trio_harness import serving
 
+# No time passes but what is waited for.
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 Port = lpt_client.Port
 ALLOCATE, FREE = "PARALLEL_PORT_ALLOCATE", "PARALLEL_PORT_FREE"
 

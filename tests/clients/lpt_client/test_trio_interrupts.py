@@ -19,6 +19,9 @@ from lpt_service.protocol.structs import U64
 from tests.clients.fake_daemon import connected, interrupt, mark, notice, sync
 from tests.clients.trio_harness import serving
 
+# No time passes but what is waited for.
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 CONNECT, DISCONNECT = "PARALLEL_CONNECT_INTERRUPT", "PARALLEL_DISCONNECT_INTERRUPT"
 
 

@@ -17,6 +17,9 @@ from lpt_service.protocol.structs import U64
 from tests.clients.fake_daemon import FakeDaemon, connected, interrupt, mark, sync
 from tests.clients.trio_harness import serving
 
+# No time passes but what is waited for.
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+
 CONNECT, DISCONNECT = "PARALLEL_CONNECT_INTERRUPT", "PARALLEL_DISCONNECT_INTERRUPT"
 
 
