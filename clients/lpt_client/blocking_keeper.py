@@ -147,18 +147,19 @@ class Keeper:
                     raise link.error(call.what)
                 return link.call(call, answer_within_s=answer_within_s, on_queued=on_queued, msgid=msgid)
             except ConnectionLost as lost:
-                broken = self._mend(link, lost, deadline_s)
+                broken = self._mend(link, call, lost, deadline_s)
             if broken.answer is not None:
                 return call.finish(broken.answer)
             msgid = broken.msgid
             if answer_within_s is not None:
                 answer_within_s = max(0.0, deadline_s - time.monotonic())
 
-    def _mend(self, link: Link, lost: ConnectionLost, deadline_s: float) -> _Broken:
+    def _mend(self, link: Link, call: Call[Any], lost: ConnectionLost, deadline_s: float) -> _Broken:
         """Connect again for a call that met the loss; raises what the caller is to be told if that does not help."""
         if link is not self.link or not self.is_suspended:
             raise lost
-        sent = [msgid for msgid, each in link.unanswered.items() if not each.is_given_up]
+        # Not whatever was asked last: Ctrl-C may have hit its caller before it could be given up.
+        sent = [msgid for msgid, each in link.unanswered.items() if each.call is call and not each.is_given_up]
         broken = self._broken = _Broken(sent[-1] if sent else None, lost)
         is_mended = False
         try:

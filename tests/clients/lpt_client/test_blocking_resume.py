@@ -14,6 +14,7 @@ import pytest
 
 import lpt_client
 from lpt_client import blocking
+from lpt_client.blocking_keeper import Keeper
 from lpt_client.events import Interrupt, LeaseWarning, Reconnected, Sync
 from lpt_client.sockets import bound_waits
 from lpt_service.protocol import messages
@@ -227,6 +228,24 @@ def test_ctrl_c_while_it_is_away_leaves_nothing_behind() -> None:
             assert port.ping() == (123, 456)
             assert grant_of(port) is None
             assert server.peers[1].daemon.names == ["hello", FREE, "ping"]
+
+
+def test_ctrl_c_just_as_the_loss_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked then belongs to nobody: the next call does not take its answer for its own."""
+    with serving() as server:
+        server.make_daemon = keeping(grant=9)
+        with server.open_port(reconnect=True) as port:
+            drop_at(server, ALLOCATE)
+            with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+                patch.setattr(Keeper, "is_suspended", property(interrupted))
+                port.allocate()
+            assert port.ping() == (123, 456)
+            assert grant_of(port) is None
+            assert server.peers[1].daemon.names == ["hello", FREE, "ping"]
+
+
+def interrupted(_: Keeper) -> bool:
+    raise KeyboardInterrupt
 
 
 def test_ctrl_c_and_then_the_loss_of_what_is_pending() -> None:
