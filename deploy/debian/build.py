@@ -29,7 +29,7 @@ DEBIAN_PYTHON: Final = "/usr/bin/python3"
 LIBRARIES: Final = Path("usr/lib/lptd/python")
 _PROJECT_NAME: Final = "lpt-service"
 _EXTRAS: Final = ("daemon", "cli", "cert")
-_TIMEOUT_S: Final = 300
+_TIMEOUT_S: Final = 900
 
 # What is installed where, from deploy/.
 _FILES: Final = {
@@ -234,6 +234,8 @@ def _run(*command: str, cwd: Path = PROJECT) -> str:
         done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=_TIMEOUT_S)  # noqa: S603
     except FileNotFoundError as exc:
         raise BuildError(f"{command[0]} is not installed") from exc
+    except subprocess.TimeoutExpired as exc:
+        raise BuildError(f"{command[0]} took longer than {_TIMEOUT_S} s") from exc
     if done.returncode != 0:
         raise BuildError(f"{' '.join(command[:6])}: {done.stderr.strip()}")
     return done.stdout

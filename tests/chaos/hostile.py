@@ -172,7 +172,7 @@ class Crowd:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            output, _ = self._process.communicate(timeout=20)
+            output, _ = self._process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()

@@ -219,7 +219,7 @@ class ChaosProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         try:
-            self._process.communicate(timeout=10)
+            self._process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
@@ -227,7 +227,7 @@ class ChaosProxy:
 
     def tally(self) -> dict[str, int]:
         """How often each kind of fault has happened; "faults" is the sum."""
-        with socket.create_connection(self._control, timeout=10) as sock:
+        with socket.create_connection(self._control, timeout=60) as sock:
             data = b"".join(iter(lambda: sock.recv(4096), b""))
         tally: dict[str, int] = json.loads(data)
         return tally

@@ -9,9 +9,13 @@ import resource
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.chaos.processes import usage
 from tests.e2e.client import ALLOCATE, FREE, Account, RawClient
 from tests.e2e.daemons import DaemonProcess, eventually, is_clean, serving
+
+pytestmark = pytest.mark.timeout(300)
 
 CONFIG = '[server]\nlisten = ["lpt://127.0.0.1:0"]\nlog_level = "info"\n[[port]]\nenable_connect_interrupt = true\n'
 SPARE = 4
@@ -83,7 +87,9 @@ def test_a_descriptor_for_one_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "lptd.toml"
     path.write_text(CONFIG)
     with serving("--config", str(path)) as daemon:
-        limit(daemon, daemon.descriptors() + 1)
+        only = daemon.connect()
+        limit(daemon, daemon.descriptors())
+        only.close()
         clients = [RawClient(daemon.address) for _ in range(3)]
         for client in clients:
             client.request("hello", {"protocol": 1})

@@ -72,12 +72,13 @@ def besiege(count: int, stays_s: float, seed: int) -> str:
     return found
 
 
+@pytest.mark.timeout(300)
 def test_a_hundred_hostile_connections() -> None:
     print(besiege(100, 0.5, settings.seed(1)))
 
 
 @pytest.mark.system
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_who_reads_nothing_is_not_answered_for_ever(tmp_path: Path) -> None:
     """Among all kinds the daemon may be too busy to fill its buffers; with these alone it has the time."""
     count, path = 40, tmp_path / "lptd.toml"
@@ -97,6 +98,6 @@ def test_who_reads_nothing_is_not_answered_for_ever(tmp_path: Path) -> None:
 
 
 @pytest.mark.system
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_thousand_hostile_connections() -> None:
     print(besiege(1000, settings.number("CHAOS_HOSTILE_S", 45), settings.seed(settings.LONG)))

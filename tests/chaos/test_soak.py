@@ -9,6 +9,6 @@ from tests.chaos.soak import soak
 
 
 @pytest.mark.system
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_minute_of_everything() -> None:
     print(soak(60, settings.seed(settings.LONG)))

@@ -45,17 +45,27 @@ else
     LPTD=$PWD/.venv/bin/lptd $sdk/bin/pytest -q tests/clients
 fi
 
+install() { # PROGRAM PACKAGE: the package, unless the program is there; with patience, for a mirror may be away
+    local pause
+    if command -v "$1" >/dev/null || [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        return
+    fi
+    for pause in 5 20 60; do
+        apt-get -qq -o Acquire::Retries=5 update &&
+            DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=5 install --yes --no-install-recommends "$2" \
+                >/dev/null && return
+        sleep $pause
+    done
+    echo "== $2 cannot be installed" >&2
+    return 1
+}
+
 # Where a link goes down for real; as another user that test is left out.
-if ! command -v ip >/dev/null && [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
-    apt-get -qq update
-    apt-get -qq install --yes --no-install-recommends iproute2 >/dev/null
-fi
-
+install ip iproute2
 # For systemd-analyze, which checks the units; installing systemd starts nothing.
-command -v systemd-analyze >/dev/null || [ "$(id -u)" -ne 0 ] || apt-get -qq install --yes --no-install-recommends systemd >/dev/null || true
-
+install systemd-analyze systemd || true
 # For a look at the package.
-command -v lintian >/dev/null || [ "$(id -u)" -ne 0 ] || apt-get -qq install --yes --no-install-recommends lintian >/dev/null || true
+install lintian lintian || true
 
 # A guest that cannot be built fails the tests that need it, and the others run.
 echo "== the virtual machine of the tests"

@@ -27,14 +27,14 @@ TOLERATED = (
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(300),
+    pytest.mark.timeout(1500),
     pytest.mark.skipif(not Path("/etc/debian_version").exists(), reason="a package is made on Debian"),
 ]
 
 
 def run(*command: str, **environment: str) -> str:
     done = subprocess.run(
-        command, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=240
+        command, cwd=PROJECT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=1200
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -18,13 +18,13 @@ DEPLOY = PROJECT / "deploy"
 UNITS = DEPLOY / "systemd"
 EXPOSURE_MAX = 1.6
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     if shutil.which(command[0]) is None or os.geteuid() != 0:
         pytest.skip(f"needs root and {command[0]}")
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 
 @pytest.fixture

@@ -1,5 +1,8 @@
-"""A peer that cannot be reached any more is noticed within `dead_peer_s`: a real link goes down. With a time of grace
-the port is its own for so much longer, and it can come back.
+"""A peer that cannot be reached any more is noticed by `dead_peer_s`: a real link goes down. With a time of grace the
+port is its own for so much longer, and it can come back.
+
+How long it took is printed, and bounded far above: a kernel that was not told of `dead_peer_s` would take a quarter of
+an hour, or two hours.
 
 Needs root and `ip` (iproute2): the client lives in a network namespace of its own, at the other end of a veth pair.
 """
@@ -14,14 +17,15 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.client import ALLOCATE, RawClient
-from tests.e2e.daemons import DaemonProcess, serving
+from tests.e2e.daemons import DaemonProcess, eventually, serving
 from tests.system.link import DAEMON_HOST, Link, linked
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 DEAD_PEER_S = 3
-# How much later than in the contract it may be noticed: a retransmission timer, a busy machine.
-SLACK_S = 1.5
+NEVER_S = 3600
+PATIENCE_S = 240
+BOUND_S = 10 * DEAD_PEER_S  # a retransmission timer, a machine that stands still for a while
 
 
 @pytest.fixture
@@ -32,7 +36,7 @@ def link() -> Iterator[Link]:
 
 # Idle: keep-alive finds out. Interrupts on their way: TCP_USER_TIMEOUT does.
 @pytest.mark.parametrize(("state", "pulse_hz"), [("owning", 0), ("all at once", 0), ("all at once", 50)])
-def test_semantic_02_the_port_is_handed_on_within_dead_peer_s(
+def test_semantic_02_the_port_is_handed_on_by_dead_peer_s(
     link: Link, tmp_path: Path, state: str, pulse_hz: int
 ) -> None:
     path = tmp_path / "lptd.toml"
@@ -48,6 +52,7 @@ def test_semantic_02_the_port_is_handed_on_within_dead_peer_s(
             assert victim.stdout is not None
             assert victim.stdout.readline() == "ready\n"
             waiter = RawClient(daemon.addresses[1]).hello()
+            waiter.socket.settimeout(PATIENCE_S)
             msgid = waiter.control(ALLOCATE)
             waiter.notification("queued")
             time.sleep(1.5 * DEAD_PEER_S)
@@ -60,7 +65,7 @@ def test_semantic_02_the_port_is_handed_on_within_dead_peer_s(
             waiter.close()
         finally:
             victim.kill()
-    assert noticed_s < DEAD_PEER_S + SLACK_S
+    assert noticed_s < BOUND_S
     assert (report["waiting"], report["registered"], report["sessions"]) == (0, 0, 1)
     print(f"noticed after {noticed_s:.2f} s")
 
@@ -77,15 +82,30 @@ class Cabled:
         self.daemon: DaemonProcess = stack.enter_context(serving("--config", str(path), lines=2))
         self._owner = stack.enter_context(link.start("tests.system.returning", *map(str, self.daemon.address)))
         stack.callback(self._owner.kill)
-        self.grant, self.returns = self.owner_says()
+        self.grant, self._returns, _ = self._owner_says()
         self.waiter = RawClient(self.daemon.addresses[1]).hello()
+        self.waiter.socket.settimeout(PATIENCE_S)
         self.waiting = self.waiter.control(ALLOCATE)
         self.waiter.notification("queued")
 
-    def owner_says(self) -> tuple[int, int]:
-        """By which grant it has written just now, and how often it has come back."""
-        grant, returns = self._line().split()
-        return int(grant), int(returns)
+    def wait_until_owner_is_away(self) -> None:
+        """Until the owner has noticed that the daemon does not answer."""
+        state = "here"
+        while state == "here":
+            _, self._returns, state = self._owner_says()
+
+    def wait_until_owner_is_back(self) -> None:
+        """Until it has written, by the same grant and over another connection than before."""
+        is_back = False
+        while not is_back:
+            grant, returns, state = self._owner_says()
+            assert grant == self.grant
+            is_back = returns > self._returns and state == "here"
+
+    def _owner_says(self) -> tuple[int, int, str]:
+        """By which grant it has written just now, how often it has come back, and whether it was answered."""
+        grant, returns, state = self._line().split()
+        return int(grant), int(returns), state
 
     def owner_gives_up(self) -> str:
         """Why, when it does."""
@@ -105,37 +125,38 @@ class Cabled:
 
 
 # It is back before the daemon has noticed (then nothing has happened), and after.
-@pytest.mark.parametrize("away_s", [0.5 * DEAD_PEER_S, 2.0 * DEAD_PEER_S])
-def test_who_is_back_within_its_grace_has_its_port(link: Link, tmp_path: Path, away_s: float) -> None:
+@pytest.mark.parametrize("is_noticed", [False, True])
+def test_who_is_back_within_its_grace_has_its_port(link: Link, tmp_path: Path, is_noticed: bool) -> None:
     with ExitStack() as stack:
-        cabled = Cabled(link, tmp_path, stack, dead_peer_s=DEAD_PEER_S, grace_s=20)
+        dead_peer_s = DEAD_PEER_S if is_noticed else NEVER_S
+        cabled = Cabled(link, tmp_path, stack, dead_peer_s=dead_peer_s, grace_s=NEVER_S)
         link.cut()
-        time.sleep(away_s)
+        cabled.wait_until_owner_is_away()
+        if is_noticed:
+            eventually(lambda: bool(cabled.waiter.call("status")["away"] == 1))
         assert cabled.grant_in_force() == cabled.grant, "the next one was granted while there was grace"
-        has_broken = "for 20 s without a connection" in cabled.daemon.log()
-        assert has_broken == (away_s > DEAD_PEER_S + SLACK_S)
+        assert (f"for {NEVER_S} s without a connection" in cabled.daemon.log()) == is_noticed
         link.mend()
         mended_at = time.monotonic()
-        while cabled.owner_says() <= (cabled.grant, 0):
-            pass
+        cabled.wait_until_owner_is_back()
         back_s = time.monotonic() - mended_at
         assert cabled.grant_in_force() == cabled.grant
         report = cabled.waiter.call("status")
-        assert (report["waiting"], report["sessions"]) == (1, 2)
-        assert "back: " in cabled.daemon.log()
+        assert (report["waiting"], report["sessions"], report["away"]) == (1, 2, 0)
+        eventually(lambda: "back: " in cabled.daemon.log())
         cabled.waiter.close()
-    print(f"away for {away_s:g} s, back after {back_s:.2f} s")
+    print(f"back after {back_s:.2f} s")
 
 
 def test_who_stays_away_has_lost_its_port_when_its_grace_is_over(link: Link, tmp_path: Path) -> None:
     grace_s = 2
     with ExitStack() as stack:
         cabled = Cabled(link, tmp_path, stack, dead_peer_s=DEAD_PEER_S, grace_s=grace_s)
-        link.cut()
         cut_at = time.monotonic()
+        link.cut()
         cabled.waiter.output(cabled.waiting)
         noticed_s = time.monotonic() - cut_at
-        assert grace_s < noticed_s < DEAD_PEER_S + grace_s + SLACK_S
+        assert grace_s < noticed_s < grace_s + BOUND_S
         assert cabled.grant_in_force() > cabled.grant
         link.mend()
         print(cabled.owner_gives_up())

@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.vm.host import CannotBuildError, run_program
 
 _UPDATE = "as root: apt-get update"
+_RETRIES = 'Acquire::Retries "5";'  # a mirror may be away for a moment
 
 
 def suite() -> str:
@@ -31,9 +32,10 @@ def sources() -> str:
 
 
 def transport_options() -> list[str]:
-    """Options of the machine's apt for its mirrors (proxies, certificates), each a line of apt.conf."""
+    """Options of the machine's apt for its mirrors (proxies, certificates), and patience; each a line of apt.conf."""
     dump = run_program("apt-config", "dump").splitlines()
-    return [line for line in dump if re.match(r"Acquire::(https?::|Check-Valid-Until)", line) and '""' not in line]
+    own = [line for line in dump if re.match(r"Acquire::(https?::|Check-Valid-Until)", line) and '""' not in line]
+    return [*own, _RETRIES]
 
 
 @functools.cache  # apt takes half a second for an answer
@@ -65,7 +67,8 @@ def unpack(package: str, folder: Path) -> None:
     """Download a package and unpack it, without installing it."""
     packages = folder / "packages"
     packages.mkdir(parents=True, exist_ok=True)
-    run_program("apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package, cwd=packages)
+    options = ("-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=5")
+    run_program("apt-get", "-qq", *options, "download", package, cwd=packages)
     (file,) = packages.glob(f"{package}_*.deb")
     run_program("dpkg-deb", "-x", file, folder)
     file.unlink()

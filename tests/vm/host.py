@@ -24,7 +24,7 @@ class CannotBuildError(Exception):
     """The guest cannot be built on this machine, or not now; the text says why."""
 
 
-def run_program(*command: str | Path, timeout_s: float = 300, cwd: Path | None = None) -> str:
+def run_program(*command: str | Path, timeout_s: float = 900, cwd: Path | None = None) -> str:
     """Run a program of the host; what it printed on standard output.
 
     Raises:

@@ -73,17 +73,20 @@ def _disk(name: str, image: Path) -> list[str]:
 
 
 def forwarded_ports(monitor: Path, timeout_s: float) -> dict[int, int] | None:
-    """The host's port of each TCP port of the guest that is forwarded, as QEMU's monitor tells; None: not up yet."""
+    """The host's port of each TCP port of the guest that is forwarded, as QEMU's monitor tells.
+
+    None: QEMU is not up yet, or has ended.
+    """
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(timeout_s)
         try:
             connection.connect(str(monitor))
-        except (FileNotFoundError, ConnectionRefusedError):
+            with connection.makefile("rw", encoding="utf-8") as lines:
+                lines.readline()  # the greeting
+                execute(lines, "qmp_capabilities")
+                shown = execute(lines, "human-monitor-command", **{"command-line": "info usernet"})
+        except (FileNotFoundError, ConnectionError):
             return None
-        with connection.makefile("rw", encoding="utf-8") as lines:
-            lines.readline()  # the greeting
-            execute(lines, "qmp_capabilities")
-            shown = execute(lines, "human-monitor-command", **{"command-line": "info usernet"})
     forwards = re.findall(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+(\d+)", shown)
     return {int(guest_port): int(host_port) for host_port, guest_port in forwards}
 

@@ -22,7 +22,17 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "tests/vm needs packages; as root: apt-get install --no-install-recommends ${missing[*]}" >&2
     exit 1
 fi
-apt-get -qq update
+
+apt() { # with patience: a mirror may be away for a moment
+    local pause
+    for pause in 5 20 60; do
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=5 "$@" >/dev/null && return
+        sleep $pause
+    done
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=5 "$@" >/dev/null
+}
+
+apt update
 find_missing
 echo "== installing ${missing[*]}"
-DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends "${missing[@]}" >/dev/null
+apt install --yes --no-install-recommends "${missing[@]}"

@@ -14,7 +14,6 @@ import pytest
 import trio
 
 import lpt_client
-from lpt_client import blocking
 from lpt_client.errors import ConnectionLost
 from lpt_client.events import Event, Interrupt, Mark, Reconnected, Sync
 from tests.e2e.client import (
@@ -30,8 +29,8 @@ from tests.e2e.client import (
     pulse,
 )
 from tests.e2e.daemons import PROJECT
-from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDaemon, eventually
-from tests.vm.guest import Guest
+from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral, GuestDaemon, eventually, open_patiently
+from tests.vm.guest import TIMEOUT_S, Guest
 
 # The first test waits until the guest is built.
 pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
@@ -145,12 +144,13 @@ def test_unplugged_while_clients_own_wait_and_listen(
 def test_unplugged_in_a_pulse(daemon: GuestDaemon, connect: Connect, peripheral: DistantPeripheral) -> None:
     owner = connect()
     owner.allocate()
-    msgid = owner.control(PULSE, pulse(0xF0, 0x05, LONG_PULSE_US), 16)
+    # Several, one after the other: until the card is pulled, a slow machine may take longer than one of them.
+    pulses = [owner.control(PULSE, pulse(0xF0, 0x05, LONG_PULSE_US), 16) for _ in range(12)]
     behind = owner.control(FREE)
     owner.call("ping")
     assert peripheral.report().data == 0xF0
     peripheral.unplug()
-    assert owner.refusal(msgid) == "STATUS_DELETE_PENDING"
+    assert owner.refusal(pulses[-1]) == "STATUS_DELETE_PENDING"
     assert owner.refusal(behind) == "STATUS_DELETE_PENDING"
     owner.notification("revoked")
     wait_for_card(daemon, "absent")
@@ -200,6 +200,7 @@ def test_unplugged_and_plugged_in_twenty_times(
 ) -> None:
     """The same sessions go on, and nothing is left behind. In four parts, for each must end within a minute."""
     owner, listener = connect(), connect()
+    eventually(lambda: bool(owner.call("status")["sessions"] == 2), "others are still there")
     descriptors = daemon.descriptors()
     for _ in range(5):
         owner.allocate()
@@ -211,7 +212,7 @@ def test_unplugged_and_plugged_in_twenty_times(
         assert sum(count for _, _, count, *_ in heard) == 2
         assert (heard[-1][0], heard[-1][5]) == (first + 2, STOPPED)
         put_back(daemon, peripheral)
-    assert daemon.descriptors() == descriptors
+    eventually(lambda: daemon.descriptors() <= descriptors, "descriptors are left")
 
 
 def test_another_card_is_in_before_the_daemon_has_looked(
@@ -232,9 +233,9 @@ def test_another_card_is_in_before_the_daemon_has_looked(
 
 
 async def test_a_trio_client_goes_on_when_the_card_is_back(daemon: GuestDaemon, peripheral: DistantPeripheral) -> None:
-    with trio.fail_after(120):
+    with trio.fail_after(2 * TIMEOUT_S):
         async with (
-            lpt_client.open_port(daemon.url(), reconnect=True) as port,
+            lpt_client.open_port(daemon.url(), reconnect=True, connect_timeout_s=TIMEOUT_S) as port,
             port.connect_interrupt() as events,
         ):
             await trio.to_thread.run_sync(pull, daemon, peripheral)
@@ -259,7 +260,7 @@ def test_the_daemon_is_killed_and_started_again(
 ) -> None:
     heard: list[Event] = []
     with (
-        blocking.open_port(daemon.url(), reconnect=True) as port,
+        open_patiently(daemon.url(), reconnect=True) as port,
         port.connect_interrupt() as events,
     ):
         stream = port.session.stream
@@ -274,7 +275,7 @@ def test_the_daemon_is_killed_and_started_again(
         with pytest.raises(ConnectionLost):
             port.ping()
         while not any(isinstance(event, Sync) for event in heard):
-            event = events.next(timeout=60)
+            event = events.next(timeout=TIMEOUT_S)
             assert event is not None
             heard.append(event)
         assert isinstance(heard[0], Reconnected)
@@ -283,7 +284,7 @@ def test_the_daemon_is_killed_and_started_again(
         assert port.session.stream != stream
         peripheral.raise_interrupt(4)
         while events.received < 4:
-            assert isinstance(events.next(timeout=60), Interrupt | Mark)
+            assert isinstance(events.next(timeout=TIMEOUT_S), Interrupt | Mark)
         with port.allocated():
             port.write_data(0x42)
     assert peripheral.report().data == 0x42

@@ -16,7 +16,7 @@ PC_PORT_PASSES = 35  # nobody can set its status inputs
 
 
 def test_the_same_suite_for_simulated_ports_and_ppdev(guest: Guest) -> None:
-    printed = guest.check_tests("tests/port/test_parallel_port.py", "-rp", timeout_s=600)
+    printed = guest.check_tests("tests/port/test_parallel_port.py", "-rp")
     passed: defaultdict[str, set[str]] = defaultdict(set)
     for test, kind, arguments in re.findall(r"^PASSED \S+::(\w+)\[([^]-]+)(.*)\]$", printed, re.MULTILINE):
         passed[kind].add(test + arguments)

@@ -12,21 +12,21 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lpt_client import blocking
 from lpt_client.events import Event, Reconnected, Sync
 from tests.e2e.client import DATA, RawClient
-from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral
-from tests.vm.guest import DAEMON_PORT, Guest, GuestError
+from tests.vm.daemon import SAFE_CONTROL, SAFE_DATA, DistantPeripheral, eventually, greet, open_patiently
+from tests.vm.guest import DAEMON_PORT, TIMEOUT_S, Guest, GuestError
 from tests.vm.inside.restart_load import LISTENERS
 from tests.vm.inside.sandbox_probe import ATTEMPTS
-from tests.vm.installed import CONFIG, EVERYWHERE, TIMEOUT_S, Installed, build_package
+from tests.vm.installed import CONFIG, EVERYWHERE, Installed
 from tests.vm.machine import execute
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(1800)]
 
 SAFE = [("data", SAFE_DATA), ("control", SAFE_CONTROL)]
 INTERRUPT_ENABLE = 0x10
@@ -35,7 +35,7 @@ WATCHDOG_S = 15
 RESTARTS = 50
 KILLS = 8
 # QEMU's network tries to reach a guest that is not up with growing pauses; a new connection begins anew.
-CONNECT_AGAIN_S = 3
+CONNECT_AGAIN_S = 10
 MANY_INTERRUPTS = 2_000_000
 # How long one look at the socket lasts while a flood goes on.
 DRAIN_S = 0.5
@@ -44,9 +44,8 @@ GROWTH_MAX_KIB = 4096
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
-    package = build_package(tmp_path_factory.mktemp("package"), 1)
-    with Guest(life_s=2400) as guest:
+def installed(package: Path) -> Iterator[Installed]:
+    with Guest() as guest:
         service = Installed(guest)
         service.install(package)
         service.configure(CONFIG + EVERYWHERE)
@@ -61,9 +60,7 @@ def peripheral(installed: Installed) -> DistantPeripheral:
 
 
 def connect(installed: Installed, port: str = "CARD", **keys: str) -> RawClient:
-    client = RawClient(installed.guest.address())
-    client.socket.settimeout(TIMEOUT_S)
-    return client.hello(port=port, **keys)
+    return greet(installed.guest, port=port, **keys)
 
 
 def url(installed: Installed, port: str = "CARD") -> str:
@@ -112,7 +109,7 @@ def test_nothing_outside_its_needs_works_inside_the_sandbox(installed: Installed
         " -e 's/^WatchdogSec=.*//' /usr/lib/systemd/system/lptd.service >/run/systemd/system/probe.service\n"
         "systemctl daemon-reload; systemctl start probe; systemctl start lptd.socket lptd.service"
     )
-    lines = installed.check("journalctl --quiet --output=cat --unit=probe").splitlines()
+    lines = installed.log("probe").splitlines()
     (told,) = (json.loads(line) for line in lines if line.startswith("{"))
     names = list(ATTEMPTS)
     assert {name: told[name] for name in names[:NEEDED]} == dict.fromkeys(names[:NEEDED], True)
@@ -133,7 +130,7 @@ def test_reload(installed: Installed) -> None:
     installed.configure("typo = 1\n")
     installed.check("systemctl reload lptd")
     installed.wait_for("systemctl show --property=StatusText lptd | grep -q 'the last reload was refused'")
-    assert "typo: unknown key" in installed.check("journalctl --quiet --output=cat --unit=lptd --priority=err")
+    assert "typo: unknown key" in installed.log("lptd", "--priority=err")
     before = installed.pid
     told = installed.run("/usr/lib/lptd/restart-when-idle").output
     assert told.startswith("lptd: NOT restarted, its configuration has errors: "), told
@@ -150,7 +147,7 @@ def test_a_stopped_daemon_is_killed_and_restarted_and_clients_recover(
 ) -> None:
     restarts = int(installed.show("NRestarts"))
     with (
-        blocking.open_port(url(installed), reconnect=True) as port,
+        open_patiently(url(installed), reconnect=True) as port,
         port.connect_interrupt() as events,
     ):
         installed.check("systemctl kill --kill-whom=main --signal=STOP lptd")
@@ -171,7 +168,7 @@ def test_a_stopped_daemon_is_killed_and_restarted_and_clients_recover(
             assert events.next(timeout=TIMEOUT_S) is not None
         with port.allocated(timeout=TIMEOUT_S):
             port.write_data(1)
-    assert "Watchdog timeout" in installed.check("journalctl --quiet --output=cat --unit=lptd")
+    assert "Watchdog timeout" in installed.log()
 
 
 def is_safe_before(writes: list[tuple[str, int]], value: int) -> bool:
@@ -189,8 +186,8 @@ def test_killed_at_any_moment_the_next_is_safe_before_anybody_is_granted(
         owner = connect(installed)
         owner.allocate()
         owner.write(DATA, 0x7E)
-        installed.check(f"sleep {moments.uniform(0, 0.2):.3f}; systemctl kill --kill-whom=main --signal=KILL lptd")
         before = peripheral.report().write_count
+        installed.check(f"sleep {moments.uniform(0, 0.2):.3f}; systemctl kill --kill-whom=main --signal=KILL lptd")
         if number % 2:  # and once more while it starts
             installed.wait_for('[ "$(systemctl show --property=MainPID --value lptd)" -gt 0 ]')
             installed.check(f"sleep {moments.uniform(0, 2):.3f}; systemctl kill --kill-whom=main --signal=KILL lptd")
@@ -214,11 +211,13 @@ def connect_patiently(installed: Installed) -> RawClient:
             return connect(installed)
         except (EOFError, ConnectionError):
             assert time.monotonic() < deadline, "it does not come back"
+            time.sleep(0.1)
 
 
+@pytest.mark.timeout(3600)
 def test_restarts_under_load(installed: Installed) -> None:
     connect(installed, "SIMULATED").close()
-    installed.wait_for("! systemctl show --property=StatusText lptd | grep -q '[1-9] sessions'")
+    installed.wait_for("! systemctl show --property=StatusText lptd | grep -qE '[1-9][0-9]* sessions'")
     before = installed.descriptors()
     folder = installed.guest.share / "load"
     folder.mkdir(exist_ok=True)
@@ -228,10 +227,10 @@ def test_restarts_under_load(installed: Installed) -> None:
     installed.wait_for("systemctl show --property=StatusText lptd | grep -q 'SIMULATED: .* 2[0-9] sessions'")
     begin = time.monotonic()
     for _ in range(RESTARTS):
-        installed.check("systemctl restart lptd", TIMEOUT_S)
+        installed.check("systemctl restart lptd")
     print(f"{RESTARTS} restarts under load: {(time.monotonic() - begin) / RESTARTS:.1f} s each")
     (folder / "stop").touch()
-    installed.wait_for("[ -e /srv/share/load/account.json ]", 2 * TIMEOUT_S)
+    installed.wait_for("[ -e /srv/share/load/account.json ]")
     account = json.loads((folder / "account.json").read_text(encoding="utf-8"))
     listeners = account.pop("listeners")
     print(account, listeners[0])
@@ -244,9 +243,9 @@ def test_restarts_under_load(installed: Installed) -> None:
         assert each.get("unexplained", 0) == 0, each
         assert 0 < each["restarted"] <= RESTARTS, each
     assert sum(each["received"] for each in listeners) > 0
-    installed.wait_for("! systemctl show --property=StatusText lptd | grep -q '[1-9] sessions'")
-    assert installed.descriptors() == before
-    assert "Traceback" not in installed.check("journalctl --quiet --output=cat --unit=lptd")
+    installed.wait_for("! systemctl show --property=StatusText lptd | grep -qE '[1-9][0-9]* sessions'")
+    eventually(lambda: installed.descriptors() <= before, "descriptors are left")
+    assert "Traceback" not in installed.log()
 
 
 def test_memory_after_millions_of_interrupts(installed: Installed, peripheral: DistantPeripheral) -> None:
@@ -274,7 +273,7 @@ def drain_socket(client: RawClient) -> None:
     """Throw away what has come; no longer than DRAIN_S, because a flood has no end."""
     deadline = time.monotonic() + DRAIN_S
     client.socket.settimeout(0.05)
-    with contextlib.suppress(TimeoutError):
+    with contextlib.suppress(TimeoutError, ConnectionError):  # who has not read for long is sent away
         while time.monotonic() < deadline and client.socket.recv(1 << 20):
             pass
     client.socket.settimeout(TIMEOUT_S)
@@ -292,7 +291,7 @@ def test_from_boot_to_the_first_answer(installed: Installed) -> None:
     stream = first_hello(installed, TIMEOUT_S)["stream"]
     with contextlib.suppress(GuestError):
         installed.check("systemctl reboot", 5)
-    deadline = time.monotonic() + 2 * TIMEOUT_S
+    deadline = time.monotonic() + TIMEOUT_S
     welcome: dict[str, Any] = {"stream": stream}
     while welcome["stream"] == stream:
         assert time.monotonic() < deadline, "no answer after the boot"
@@ -302,7 +301,6 @@ def test_from_boot_to_the_first_answer(installed: Installed) -> None:
     installed.wait_for("systemctl --quiet is-active lptd")
     ready_s = int(installed.show("ActiveEnterTimestampMonotonic")) / 1e6
     print(f"after the kernel began: ready at {ready_s:.1f} s, first answer at {first_s:.1f} s")
-    assert first_s < TIMEOUT_S
 
 
 def first_hello(installed: Installed, timeout_s: float) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from tests.vm.ppdev import PpDev
 
 SENT = bytes(value % 251 for value in range(1000))
 STROBE = 0x01
-TIMEOUT_S = 10
+TIMEOUT_S = 120
 
 
 def is_readable(port: PpDev) -> bool:

@@ -27,7 +27,7 @@ UNIX: Final = "/run/lptd/lptd.sock"
 TCP: Final = ("127.0.0.1", 5378)
 PORT: Final = "SIMULATED"
 URL: Final = f"lpt+unix://{UNIX}#{PORT}"
-_JOIN_S: Final = 60.0
+_JOIN_S: Final = 240.0
 
 
 class Load:
@@ -50,7 +50,10 @@ class Load:
         told: Counter[str] = Counter()
         expected: int | None = None
         is_leap_due = False
-        with blocking.open_port(URL, reconnect=True) as port, port.connect_interrupt() as events:
+        with (
+            blocking.open_port(URL, reconnect=True, connect_timeout_s=_JOIN_S) as port,
+            port.connect_interrupt() as events,
+        ):
             stream, expected = port.session.stream, events.first_seq
             while not self.stop.is_set():
                 event = events.next(timeout=0.5)
@@ -76,7 +79,7 @@ class Load:
             try:
                 with blocking.open_port(URL) as port:
                     while not self.stop.is_set():
-                        with port.allocated(timeout=30):
+                        with port.allocated(timeout=_JOIN_S):
                             port.pulse(0x08, width_us=100)
                         self.count("pulses")
             except ConnectFailed as exc:
