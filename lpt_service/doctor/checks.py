@@ -15,7 +15,7 @@ from lpt_service.config import SIMULATED, Config, ConfigError, PortConfig
 from lpt_service.doctor.machine import Machine, Process
 from lpt_service.protocol.messages import DEFAULT_UNIX_SOCKET
 from lpt_service.protocol.url import UNIX, Url
-from lpt_service.server.tls_gate import DAY_S, EXPIRY_WARNING_DAYS, TlsError, expiry_s, load_context
+from lpt_service.server.tls_gate import TlsError, days_left, expiry_warning, load_context
 
 CONFIG: Final = "/etc/lptd/config.toml"
 USER: Final = "lpt"
@@ -75,15 +75,8 @@ def _load(machine: Machine) -> tuple[Config | None, list[Finding]]:
 
 def _secrets(case: Case) -> Iterator[Finding]:
     """The configuration may have tokens: for root and the daemon."""
-    path = case.machine.path(CONFIG)
-    if not path.exists():
-        return
-    now = path.stat()
-    advice = f"chown root:{USER} {CONFIG}; chmod 640 {CONFIG}"
-    if now.st_mode & stat.S_IRWXO:
-        yield Finding("permissions", False, f"everybody may read {CONFIG}", advice)
-    elif (user := case.machine.user(USER)) is not None and not _may(now.st_mode, now.st_uid, now.st_gid, *user, 0o4):
-        yield Finding("permissions", False, f"the user {USER} may not read {CONFIG}", advice)
+    if case.machine.path(CONFIG).exists():
+        yield from _permissions("permissions", case.machine, CONFIG, is_secret=True)
 
 
 def _user(case: Case) -> Iterator[Finding]:
@@ -94,6 +87,16 @@ def _user(case: Case) -> Iterator[Finding]:
         yield Finding("user", False, f"{USER} is not in the group {GROUP}", f"usermod -aG {GROUP} {USER}")
     else:
         yield Finding("user", True, f"{USER}, in the group {GROUP}")
+
+
+def _permissions(check: str, machine: Machine, path: str, *, is_secret: bool) -> Iterator[Finding]:
+    """A file that the daemon reads, and nobody else if it is secret."""
+    now, user = machine.path(path).stat(), machine.user(USER)
+    advice = f"chown root:{USER} {path}; chmod 640 {path}"
+    if is_secret and now.st_mode & stat.S_IRWXO:
+        yield Finding(check, False, f"everybody may read {path}", advice)
+    elif user is not None and not _may(now.st_mode, now.st_uid, now.st_gid, *user, 0o4):
+        yield Finding(check, False, f"the user {USER} may not read {path}", advice)
 
 
 def _may(mode: int, owner: int, group: int, user: int, groups: set[int], wanted: int) -> bool:
@@ -119,21 +122,21 @@ def _certificates(case: Case) -> Iterator[Finding]:
         return
     advice = "lptctl cert server NAME, and install the files (docs/operations.md, TLS)"
     try:
-        days = (expiry_s(load_context(tls.model_copy(update=there))) - time.time()) / DAY_S
+        days = days_left(load_context(tls.model_copy(update=there)), time.time())
     except TlsError as exc:
         for what in exc.problems:
             for name, path in there.items():
                 what = what.replace(path, paths[name])
             yield Finding("tls", False, what, advice)
         return
-    problems = {path: _access_problem(machine, path, is_secret=name == "key") for name, path in paths.items()}
-    for path, problem in problems.items():
-        if problem is not None:
-            yield Finding("tls", False, problem, f"chown root:{USER} {path}; chmod 640 {path}")
-    if days < EXPIRY_WARNING_DAYS:
-        when = "has expired" if days < 0 else f"expires in {days:.0f} days"
-        yield Finding("tls", False, f"{tls.certificate} {when}", f"{advice}; systemctl reload lptd")
-    elif not any(problems.values()):
+    wrong = [
+        each for name, path in paths.items() for each in _permissions("tls", machine, path, is_secret=name == "key")
+    ]
+    yield from wrong
+    warning = expiry_warning(days)
+    if warning is not None:
+        yield Finding("tls", False, f"{tls.certificate} {warning}", f"{advice}; systemctl reload lptd")
+    elif not wrong:
         yield Finding("tls", True, f"{tls.certificate} is good for another {days:.0f} days")
 
 
@@ -145,14 +148,6 @@ def _is_open_to_us(path: str) -> bool:
     except OSError:
         return True  # it is not there, which is told
     return os.access(path, os.R_OK)
-
-
-def _access_problem(machine: Machine, path: str, *, is_secret: bool) -> str | None:
-    now = machine.path(path).stat()
-    user = machine.user(USER)
-    if user is not None and not _may(now.st_mode, now.st_uid, now.st_gid, *user, 0o4):
-        return f"the user {USER} may not read {path}"
-    return f"everybody may read {path}" if is_secret and now.st_mode & stat.S_IRWXO else None
 
 
 # Ports

@@ -24,7 +24,7 @@ HANDSHAKES_MAX: Final = 512
 _MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required": ssl.CERT_REQUIRED}
 # Time for somebody to notice who looks at the log once a month.
 EXPIRY_WARNING_DAYS: Final = 45
-DAY_S: Final = 86_400.0
+_DAY_S: Final = 86_400
 _HOW_TO_RENEW: Final = "make another one (lptctl cert server)"
 _HOW_TO_MAKE: Final = "`lptctl cert` makes certificates; the user lpt must be able to read them"
 _log = logging.getLogger(__name__)
@@ -54,11 +54,10 @@ class TlsGate:
         """Warn, once a day, while the certificate is about to expire or has expired. `now_s`: the time of day."""
         while True:
             if self.context is not None:
-                days = (expiry_s(self.context) - now_s()) / DAY_S
-                if days < EXPIRY_WARNING_DAYS:
-                    when = "has expired" if days < 0 else f"expires in {days:.0f} days"
-                    _log.warning("tls.certificate: it %s; %s, then reload", when, _HOW_TO_RENEW)
-            await trio.sleep(DAY_S)
+                warning = expiry_warning(days_left(self.context, now_s()))
+                if warning is not None:
+                    _log.warning("tls.certificate: it %s; %s, then reload", warning, _HOW_TO_RENEW)
+            await trio.sleep(_DAY_S)
 
     async def lead(self, raw: Stream, peer: str, host: str) -> TlsStream | None:
         """The connection with TLS on it; None, and a line in the log, if that does not come about in time.
@@ -138,6 +137,18 @@ def load_context(settings: TlsConfig) -> ssl.SSLContext:
             raise TlsError([f"tls.client_ca: {settings.client_ca} cannot be used: {exc.reason or exc}"]) from exc
         context.verify_mode = _MODES[settings.client_certificate]
     return context
+
+
+def days_left(context: ssl.SSLContext, now_s: float) -> float:
+    """Until the certificate in a server's context expires; negative after that. `now_s`: the time of day."""
+    return (expiry_s(context) - now_s) / _DAY_S
+
+
+def expiry_warning(days: float) -> str | None:
+    """What is to be said of a certificate that has so many days left, if anything."""
+    if days >= EXPIRY_WARNING_DAYS:
+        return None
+    return "has expired" if days < 0 else f"expires in {days:.0f} days"
 
 
 def expiry_s(context: ssl.SSLContext) -> float:

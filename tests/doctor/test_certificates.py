@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lpt_service.doctor import checks
 from lpt_service.doctor.checks import Finding, examine
 from lpt_service.doctor.machine import Machine
+from lpt_service.server import tls_gate
 from tests.doctor.test_doctor import LP, OTHER, FakeMachine
 
 CONFIG = """
@@ -109,7 +109,7 @@ def test_what_is_wrong_is_told_with_its_remedy(
 
 
 def test_one_that_is_about_to_expire(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "EXPIRY_WARNING_DAYS", 900)
+    monkeypatch.setattr(tls_gate, "EXPIRY_WARNING_DAYS", 900)
     (finding,) = told(machine)
     assert not finding.is_well
     assert re.fullmatch(r"/etc/lptd/tls/server\.pem expires in 82[45] days", finding.what)

@@ -156,9 +156,11 @@ def serving(*arguments: str, lines: int = 1, **options: Any) -> Iterator[DaemonP
         daemon.kill()
 
 
-def eventually(condition: Callable[[], bool], what: str = "it did not happen") -> None:
-    """Wait for what another process brings about."""
-    deadline = time.monotonic() + EVENT_TIMEOUT_S
+def eventually(
+    condition: Callable[[], bool], what: str = "it did not happen", timeout_s: float = EVENT_TIMEOUT_S
+) -> None:
+    """Wait for what another process brings about; fail after `timeout_s`."""
+    deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.005)

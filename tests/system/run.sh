@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 make=${MAKE:-make}
+. tests/system/apt.sh
 
 find_python() { # VERSION → a command that runs it, from the path or pyenv's folder
     local python
@@ -45,19 +46,14 @@ else
     LPTD=$PWD/.venv/bin/lptd $sdk/bin/pytest -q tests/clients
 fi
 
-install() { # PROGRAM PACKAGE: the package, unless the program is there; with patience, for a mirror may be away
-    local pause
+install() { # PROGRAM PACKAGE: the package, unless the program is there
     if command -v "$1" >/dev/null || [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         return
     fi
-    for pause in 5 20 60; do
-        apt-get -qq -o Acquire::Retries=5 update &&
-            DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=5 install --yes --no-install-recommends "$2" \
-                >/dev/null && return
-        sleep $pause
-    done
-    echo "== $2 cannot be installed" >&2
-    return 1
+    if ! { apt update && apt install --yes --no-install-recommends "$2"; }; then
+        echo "== $2 cannot be installed" >&2
+        return 1
+    fi
 }
 
 # Where a link goes down for real; as another user that test is left out.

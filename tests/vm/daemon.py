@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
 from lpt_client import blocking
+from tests.e2e import daemons
 from tests.e2e.client import RawClient
 from tests.vm.guest import DAEMON_PORT, TIMEOUT_S, Guest
 from tests.vm.peripheral import DEVICE, VirtualPeripheral
@@ -140,6 +140,8 @@ def greet(guest: Guest, **keys: Any) -> RawClient:
         raise
 
 
+# For what the guest brings about.
+eventually = partial(daemons.eventually, timeout_s=TIMEOUT_S)
 # The SDK's clients on the host.
 open_patiently = partial(blocking.open_port, connect_timeout_s=TIMEOUT_S, reply_timeout_s=TIMEOUT_S)
 
@@ -157,14 +159,6 @@ def serving(guest: Guest, ports: str = PC_PORT + CARD) -> Iterator[GuestDaemon]:
     log = daemon.log()
     assert "Traceback" not in log, log
     assert "Stopped" in log, log
-
-
-def eventually(condition: Callable[[], bool], what: str = "it did not happen") -> None:
-    """Wait for what the guest brings about; fail after TIMEOUT_S."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 class DistantPeripheral(VirtualPeripheral):

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what tests/vm needs of Debian and is not there. Fails, and says what is missing, where that cannot be done.
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../system/apt.sh"
 
 if ! command -v apt-get >/dev/null; then
     echo "tests/vm needs Debian: there is no apt-get on this machine" >&2
@@ -22,15 +23,6 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "tests/vm needs packages; as root: apt-get install --no-install-recommends ${missing[*]}" >&2
     exit 1
 fi
-
-apt() { # with patience: a mirror may be away for a moment
-    local pause
-    for pause in 5 20 60; do
-        DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=5 "$@" >/dev/null && return
-        sleep $pause
-    done
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=5 "$@" >/dev/null
-}
 
 apt update
 find_missing
