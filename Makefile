@@ -118,7 +118,7 @@ $(RUN): requirements.lock
 	    echo '$(PYTHON) cannot make virtual environments; on Debian: apt install python3-venv' >&2; exit 1; }
 	@echo "$(VENV): $$($(PYTHON) --version), requirements.lock"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements.lock
 	@touch $@
 
 $(INSTALLED): pyproject.toml lpt_service/__init__.py $(RUN)
@@ -128,13 +128,13 @@ $(INSTALLED): pyproject.toml lpt_service/__init__.py $(RUN)
 # After $(INSTALLED), never beside it: two pips in one environment get into each other's way.
 $(DEV): requirements-dev.lock $(RUN) | $(INSTALLED)
 	@echo "$(VENV): requirements-dev.lock"
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements-dev.lock
 	@touch $@
 
 $(BENCH_RUN): requirements-bench.lock
 	@echo "$(BENCH_VENV): $$($(PYTHON) --version), requirements-bench.lock"
 	@$(PYTHON) -m venv --clear $(BENCH_VENV)
-	@$(BENCH_PIP) install --require-hashes -r requirements-bench.lock
+	@$(BENCH_PIP) install --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
 
 $(BENCH): pyproject.toml lpt_service/__init__.py $(BENCH_RUN)

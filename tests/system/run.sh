@@ -39,7 +39,7 @@ else
     pip="$sdk/bin/python -m pip --disable-pip-version-check --no-input -qq"
     if [ ! -e $sdk/.ready ] || [ requirements-sdk.lock -nt $sdk/.ready ]; then
         "$python" -m venv --clear $sdk
-        $pip install --require-hashes -r requirements-sdk.lock
+        $pip install --require-hashes --no-deps -r requirements-sdk.lock
         touch $sdk/.ready
     fi
     $pip install --no-deps --force-reinstall dist/*.whl
