@@ -55,6 +55,34 @@ def test_python_without_trio(daemon_url: Url, tmp_path: Path) -> None:
     assert lines[3].startswith("{'grants': ")
 
 
+def test_first_screen() -> None:
+    """What it is, how to get it, a program, the shell, for whom: in this order, before any other heading."""
+    first, _, later = PAGE.partition("\n## ")
+    sentence = first.split("\n\n")[1]
+    assert sentence.endswith(".")
+    assert sentence.count(". ") == 0
+    order = ["    pip install ", "    lptd serve ", "```python", "```sh", "**For you if**", "**Not for you if**"]
+    places = [first.index(part) for part in order]
+    assert places == sorted(places)
+    assert len(first.splitlines()) <= 64
+    assert later.index("## Use it") < later.index("## State of the project")
+
+
+def test_first_screen_in_the_shell(tmp_path: Path) -> None:
+    """As it stands, but for the interrupt that the listener waits for."""
+    export, pulse, listen = example("sh", "LPT_URL=lpt://127.0.0.1:5378/LPT1\nlptctl pulse").text.splitlines()
+    assert listen.startswith("lptctl listen ")
+    listen = listen.replace("listen", "listen --count 1", 1)
+    wait = "until lptctl status --json | grep '\"registered\": 1' > /dev/null; do :; done"
+    script = "\n".join(
+        [export, pulse, listen.replace("#", "2> told & #", 1), wait, "lptctl pulse 0x08 --width-us 1000", "wait"]
+    )
+    with running_daemon() as url:
+        lines = run(["bash", "-euc", script], url, tmp_path)
+    assert any("  interrupt 0  " in line for line in lines)
+    assert "received 1, lost 0" in (tmp_path / "told").read_text(encoding="utf-8")
+
+
 def test_shell(tmp_path: Path) -> None:
     experiment = tmp_path / "experiment.sh"
     experiment.write_text('#!/bin/sh\necho "held by grant $LPT_GRANT"\n', encoding="utf-8")
