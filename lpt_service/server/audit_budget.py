@@ -21,7 +21,10 @@ class Sum(NamedTuple):
 
 
 class Budget:
-    """So many in WINDOW_S; the others are counted. A window begins with the first."""
+    """So many in WINDOW_S; the others are counted.
+
+    A window begins with the first in it, so that a span of WINDOW_S across two of them may take twice as many.
+    """
 
     def __init__(self, count: int) -> None:
         self._whole = count

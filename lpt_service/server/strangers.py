@@ -11,7 +11,7 @@ from typing import Final
 from lpt_service.server.audit_budget import Budget
 from lpt_service.server.clock import Clock
 
-# Connections with lines of their own, in a minute. An ordinary day has that many.
+# Connections with lines of their own, in a window of `audit_budget`. An ordinary day has that many.
 STRANGERS_A_WINDOW: Final = 600
 _log = logging.getLogger(__name__)
 _quiet_log = logging.getLogger(f"{__name__}.quiet")
