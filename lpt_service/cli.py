@@ -11,35 +11,67 @@ if sys.version_info < (3, 11):  # noqa: UP036 - the clients run on 3.10, so the 
 
 import faulthandler
 import json
-import os
 import resource
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from lpt_service import __version__
+from lpt_service.ending import (
+    EXIT_CODES,
+    EXIT_FAILED,
+    EXIT_USAGE,
+    complain,
+    drop_output,
+    explain,
+    noted_signals,
+    output_failure,
+    prepare_standard_streams,
+)
 from lpt_service.protocol.codec import is_accelerated, msgpack_version
-from lpt_service.protocol.errors import LptError
+from lpt_service.protocol.text import escape
 from lpt_service.protocol.url import Url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from lpt_service.config import Config
 
-EXIT_FAILED: Final = 1
-EXIT_USAGE: Final = 2
 _DEFAULT_CONFIG: Final = "/etc/lptd/config.toml"
 _MSGPACK_LEAST: Final = (1, 2, 4)
 
-_EPILOG: Final = """\b
-Exit codes: 0 stopped in order; 1 could not serve (the reason is on standard error);
-2 wrong usage, or a configuration with errors.
-"""
+
+class _Commands(click.Group):
+    """The commands; each way in which they end is one line at the most, and an exit code."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        prepare_standard_streams()
+        return super().main(*args, **extra)
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with _writing():  # --help and --version
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _writing():
+            code = super().invoke(ctx)
+        raise click.exceptions.Exit(code or 0)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EPILOG)
+@contextmanager
+def _writing() -> Iterator[None]:
+    """What becomes of output that is not taken."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is not None:  # another file than standard output
+            raise
+        raise click.exceptions.Exit(output_failure(exc)) from exc
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(__version__, prog_name="lptd")
 def main() -> None:
     """Share a parallel port over the network.
@@ -54,7 +86,7 @@ def main() -> None:
     """
 
 
-@main.command(epilog=_EPILOG, short_help="Serve until SIGTERM or SIGINT.")
+@main.command(epilog=EXIT_CODES, short_help="Serve until SIGTERM or SIGINT.")
 @click.option(
     "--config",
     "config_path",
@@ -80,7 +112,7 @@ def serve(
     insecure: bool,
     pulse_hz: float | None,
     log_level: str | None,
-) -> None:
+) -> int:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
     Prints one line "listening on URL" for each listener and port once clients can connect; the log goes to standard
@@ -118,7 +150,7 @@ def serve(
         config = read()
         return config if log_level is None else config.with_log_level(log_level)
 
-    _run_daemon(_load_or_exit(reread), reread)
+    return _run_daemon(_load_or_exit(reread), reread)
 
 
 @main.command("check-config", short_help="Say what is wrong with a configuration file.")
@@ -135,13 +167,13 @@ def check_config(config_path: Path, config_option: Path | None) -> None:
     path = config_option or config_path
     config = _load_or_exit(lambda: settings.load(path))
     names = ", ".join(port.name for port in config.port)
-    click.echo(f"{path}: good; port {names} on {', '.join(each.url for each in config.server.listen)}")
+    click.echo(f"{escape(path)}: good; port {names} on {', '.join(each.url for each in config.server.listen)}")
 
 
 @main.command(short_help="Say what on this machine keeps it from serving.")
 @click.option("--json", "as_json", is_flag=True, help="Findings as JSON: check, is_well, what, advice.")
 @click.option("--root", type=click.Path(path_type=Path), default="/", hidden=True, help="Another machine's files.")
-def doctor(as_json: bool, root: Path) -> None:
+def doctor(as_json: bool, root: Path) -> int:
     """Say what on this machine keeps the daemon from serving, and what to type about it.
 
     Looks at the configuration, the user, certificates, modules, devices, who holds them, the service, and each listener
@@ -158,12 +190,12 @@ def doctor(as_json: bool, root: Path) -> None:
             click.echo(f"{'ok   ' if finding.is_well else 'WRONG'} {finding.check}: {finding.what}")
             if not finding.is_well:
                 click.echo(f"      → {finding.advice}")
-    sys.exit(0 if all(finding.is_well for finding in findings) else EXIT_FAILED)
+    return 0 if all(finding.is_well for finding in findings) else EXIT_FAILED
 
 
 @main.command(short_help="Watch three clients share a simulated port.")
 @click.option("--plain", is_flag=True, help="Lines instead of a live display (the default where there is no terminal).")
-def demo(plain: bool) -> None:
+def demo(plain: bool) -> int:
     """Watch three clients share a simulated port, for about ten seconds.
 
     Starts a daemon on loopback and three client processes that contend for the port and listen to its interrupts; one
@@ -173,7 +205,7 @@ def demo(plain: bool) -> None:
     _check_msgpack()
     from lpt_service.demo import run_demo
 
-    sys.exit(run_demo(plain=plain))
+    return run_demo(plain=plain)
 
 
 def _load_or_exit(load: Callable[[], Config]) -> Config:
@@ -183,23 +215,16 @@ def _load_or_exit(load: Callable[[], Config]) -> Config:
         return load()
     except ConfigError as exc:
         for problem in exc.problems:
-            _complain(problem)
+            complain(problem)
         if not Path(_DEFAULT_CONFIG).exists() and _DEFAULT_CONFIG in exc.problems[0]:
-            _complain("name a file with --config, or try `lptd serve --simulate`")
+            complain("name a file with --config, or try `lptd serve --simulate`")
         sys.exit(EXIT_USAGE)
-
-
-def _complain(line: str) -> None:
-    """Say on standard error what is wrong; the journal is told that it is an error."""
-    from lpt_service import journal
-
-    click.echo(f"{'<3>' if journal.is_standard_error() else ''}lptd: {line}", err=True)
 
 
 def _check_msgpack() -> None:
     problem = _msgpack_problem()
     if problem is not None:
-        _complain(problem)
+        complain(problem)
         sys.exit(EXIT_FAILED)
 
 
@@ -219,7 +244,7 @@ def _msgpack_problem() -> str | None:
     return None
 
 
-def _run_daemon(config: Config, reread: Callable[[], Config]) -> None:
+def _run_daemon(config: Config, reread: Callable[[], Config]) -> int:
     import trio
 
     from lpt_service import log
@@ -234,30 +259,25 @@ def _run_daemon(config: Config, reread: Callable[[], Config]) -> None:
         daemon = Daemon(config, announce=_announce, reread=reread, handover=take_over())
         async with trio.open_nursery() as nursery:
             await nursery.start(daemon.handle_signals)
+            for number in noted:
+                daemon.heed(number)
             await daemon.run()
             nursery.cancel_scope.cancel()
 
-    try:
-        trio.run(run)
-    except* LptError as group:
-        for error in _leaves(group):
-            for line in str(error).splitlines():
-                _complain(line)
-        sys.exit(EXIT_FAILED)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    leaves: list[BaseException] = []
-    for each in group.exceptions:
-        leaves += _leaves(each) if isinstance(each, BaseExceptionGroup) else [each]
-    return leaves
+    with noted_signals() as noted:
+        try:
+            trio.run(run)
+        except (Exception, BaseExceptionGroup) as exc:
+            explain(exc)
+            return EXIT_FAILED
+    return 0
 
 
 def _announce(url: Url) -> None:
     try:
         click.echo(f"listening on {url}")
     except OSError:  # nobody reads it, which is no reason not to serve
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for what is flushed at the end
+        drop_output()
 
 
 def _raise_descriptor_limit() -> None:

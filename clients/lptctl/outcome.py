@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from lpt_service.protocol.text import escape as escape
+
 if TYPE_CHECKING:
     from lpt_client import errors
 
@@ -53,18 +55,6 @@ class Failure(Exception):  # noqa: N818 - not always an error: somebody else may
 def say(message: str) -> None:
     """One line on standard error, marked as ours."""
     click.echo(f"lptctl: {escape(message)}", err=True)
-
-
-def escape(text: object) -> str:
-    r"""`text` on one line, and without power over a terminal: \x1b instead of the character.
-
-    What other clients chose (their names) passes through this before it is printed. Escaped is whatever is not
-    printable: control characters, line ends, marks that turn the direction of writing, halves of surrogate pairs.
-    """
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
-        for character in str(text)
-    )
 
 
 def failure_of(error: Exception) -> Failure | None:

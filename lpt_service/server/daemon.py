@@ -76,6 +76,7 @@ class Daemon:
         self._reread = reread
         self._numbers = itertools.count(1)
         self._stop_wanted = trio.Event()
+        self._reload_wanted = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._everybody_left = trio.Event()
         self._started_ns = self.clock.monotonic_ns()
@@ -120,6 +121,7 @@ class Daemon:
                     nursery.start_soon(self._supervision.run)
                     nursery.start_soon(self._gate.watch_expiry, lambda: self.clock.realtime_ns() / 1e9)
                     self._supervision.ready()
+                    self._nursery.start_soon(self._keep_reloading)
                     task_status.started()
                     await self._stop_wanted.wait()
                     await self._stop()
@@ -151,11 +153,15 @@ class Daemon:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             task_status.started()
             async for number in signals:
-                if number == signal.SIGHUP:
-                    await self.reload()
-                else:
-                    _log.info("%s: stopping", signal.Signals(number).name)
-                    self.stop()
+                self.heed(number)
+
+    def heed(self, number: int) -> None:
+        """Do what a signal says, once there is something to reload or to stop."""
+        if number == signal.SIGHUP:
+            self._reload_wanted.set()
+        else:
+            _log.info("%s: stopping", signal.Signals(number).name)
+            self.stop()
 
     async def _stop(self) -> None:
         """Stop accepting, quiet the devices, mark the logs, deliver what can be delivered, tell everybody; bounded."""
@@ -216,6 +222,13 @@ class Daemon:
             ledger.keep(driver.ownership.grant)
 
     # Reload
+
+    async def _keep_reloading(self) -> None:
+        """One reload after the other; one that is asked for during another follows it."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted = trio.Event()
+            await self.reload()
 
     async def reload(self) -> None:
         """Read the configuration anew. One with errors is refused whole, and the old one stays."""

@@ -120,7 +120,7 @@ def _take_sockets(given: dict[str, str], first: int) -> tuple[socket.socket, ...
     sockets: list[socket.socket] = []
     try:
         for number in range(count):
-            name = names[number] if number < len(names) else "unnamed"
+            name = (names[number] if number < len(names) else "") or "unnamed"
             sockets.append(_take_socket(first + number, name))
     except HandoverError:
         for each in sockets:

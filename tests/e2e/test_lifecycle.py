@@ -62,24 +62,13 @@ def test_stop_in_the_middle_of_everything(number: signal.Signals) -> None:
 def test_stop_again_and_again(folder: Path) -> None:
     """Signals that come while it stops change nothing."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # Inherited: they do nothing, either, in the last moment, when the daemon has stopped and its process has not.
-    with ignoring(*numbers), serving(*SIMULATE, "lpt://127.0.0.1:0") as daemon:
+    with serving(*SIMULATE, "lpt://127.0.0.1:0") as daemon:
         client = daemon.connect()
         for number in numbers:
             daemon.signal(number)
         assert [message[1] for message in client.rest()] == ["closing"]
         client.close()
         assert daemon.process.wait(STOP_TIMEOUT_S) == 0
-
-
-@contextlib.contextmanager
-def ignoring(*numbers: signal.Signals) -> Iterator[None]:
-    former = {number: signal.signal(number, signal.SIG_IGN) for number in set(numbers)}
-    try:
-        yield
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def test_stop_leaves_by_its_deadline_though_a_client_reads_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -240,4 +241,24 @@ async def test_a_daemon_that_stops_opens_nothing_any_more(
     await wait_all_tasks_blocked()
     reloading.daemon.stop()
     await reloading.reload(server=server(f"lpt+unix://{folder}/s"))
+    assert os.listdir(folder) == []
+
+
+async def test_a_signal_that_comes_while_the_daemon_starts_is_heeded_once_it_serves(
+    nursery: trio.Nursery, autojump_clock: MockClock, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    reloading = Reloading(server=server(f"lpt+unix://{folder}/old"))
+    reloading.next = config(server=server(f"lpt+unix://{folder}/new"))
+    daemon = reloading.daemon
+    daemon.heed(signal.SIGHUP)
+    await nursery.start(daemon.run)
+    await until(lambda: "reloaded" in caplog.messages)
+    assert os.listdir(folder) == ["new"]
+
+
+async def test_a_stop_that_comes_while_the_daemon_starts(autojump_clock: MockClock, folder: Path) -> None:
+    daemon = Reloading(server=server(f"lpt+unix://{folder}/s")).daemon
+    daemon.heed(signal.SIGTERM)
+    await daemon.run()
     assert os.listdir(folder) == []
