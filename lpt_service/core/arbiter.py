@@ -1,8 +1,9 @@
 """Ownership meets the hardware: what happens when somebody gets the port, and when ownership ends.
 
 Order at the end of an ownership, all in one step: the owner is out; the lines are made safe if it did not free the port
-itself; the longest waiter gets it, or, if nobody waits, the deferred port checks are announced. (docs/protocol.md,
-semantics 1, 6, 7, 10.)
+itself; the longest waiter gets it, or, if nobody waits, the deferred port checks are announced. While nobody may be
+granted (drained, paused, not there) they are owed: until the port can be had, or somebody has got it.
+(docs/protocol.md, semantics 1, 6, 7, 10.)
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ class Arbiter:
     ) -> None:
         self.settings = settings
         self.is_safe = True  # False: the lines have to be made safe before anybody is granted
+        self.is_check_owed = False  # an ownership has ended, and the deferred port checks have not been announced
         self._port = port
         self._ownership = ownership
         self._registry = registry
@@ -58,7 +60,6 @@ class Arbiter:
         self._on_granted = on_granted
         self._on_refused = on_refused
         self._is_hand_on_due = False
-        self._is_check_due = False  # it has become idle while it was closed
         self._is_round_due = False
         self._last_round_ns = -NOTICE_INTERVAL_NS
         self._waiters_notice = WaitersNotice(ownership)
@@ -95,6 +96,7 @@ class Arbiter:
         """Somebody owns the port from now on."""
         ownership = self._ownership
         assert ownership.owner is not None
+        self.is_check_owed = False
         self._first_seq = self._registry.log.next_seq
         self._effects.append(fx.Granted(ownership.owner, ownership.grant, now_ns))
         self._leases.begin(now_ns)
@@ -112,6 +114,7 @@ class Arbiter:
         ownership.vacate(voluntary=voluntary)
         self._leases.end()
         self.is_safe = self.is_safe and voluntary
+        self.is_check_owed = True
 
     def waiter_came(self, now_ns: int) -> None:
         """One request more waits, a new one or one that waited in a former daemon already."""
@@ -134,8 +137,7 @@ class Arbiter:
         ownership = self._ownership
         if session in ownership.drainers:
             ownership.drainers.remove(session)
-            if ownership.waiting and not ownership.is_closed:
-                self._hand_on(now_ns)
+            self._reopen(now_ns)
 
     def close(self) -> None:
         """Grant nobody new for the port's own sake."""
@@ -144,7 +146,11 @@ class Arbiter:
     def open(self, now_ns: int) -> None:
         """Grant again; whoever has waited longest is next."""
         self._ownership.is_closed = False
-        if self._ownership.waiting or self._is_check_due:
+        self._reopen(now_ns)
+
+    def _reopen(self, now_ns: int) -> None:
+        """If nothing keeps the port from being granted any more: do what has been left undone."""
+        if self._ownership.is_open and (self._ownership.waiting or self.is_check_owed):
             self._hand_on(now_ns)
 
     # Giving it back
@@ -197,14 +203,12 @@ class Arbiter:
             self._on_granted(next_owner.request, ownership.grant)
             self.begin_tenure(now_ns)
             self._queue_changed(now_ns)
-        elif not ownership.waiting:  # otherwise it is being drained, or closed: vacant, not idle
+        elif self.is_check_owed and ownership.is_available:  # otherwise it is vacant, not idle
             self._check_ports()
 
     def _check_ports(self) -> None:
-        """The port has become idle: announce the deferred port checks, at once or when it can be had again."""
-        self._is_check_due = self._ownership.is_closed
-        if self._is_check_due:
-            return
+        """The port has become idle: announce the deferred port checks."""
+        self.is_check_owed = False
         for registration in self._registry.deferred():
             notice = PortCheckNotice(registration, self._ownership)
             self._effects.append(fx.Notify(registration.session, notice))

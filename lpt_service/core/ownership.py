@@ -69,6 +69,11 @@ class Ownership:
         return len(self._queue)
 
     @property
+    def is_open(self) -> bool:
+        """True unless nobody new is granted, for whatever reason."""
+        return not self.drainers and not self.is_closed
+
+    @property
     def is_available(self) -> bool:
         """True when an allocate would succeed at once."""
         return self.owner is None and not self._queue and not self.drainers and not self.is_closed
@@ -129,8 +134,8 @@ class Ownership:
             self.forced_releases += 1
 
     def hand_on(self, now_ns: int) -> Waiter | None:
-        """Make the longest waiter the owner, if the port is vacant, anybody waits, and it is not being drained."""
-        if self.owner is not None or not self._queue or self.drainers or self.is_closed:
+        """Make the longest waiter the owner, if the port is vacant and open, and anybody waits."""
+        if self.owner is not None or not self._queue or not self.is_open:
             return None
         session, waiter = self._queue.popitem(last=False)
         waiter.is_waiting = False

@@ -30,25 +30,30 @@ class Kept(NamedTuple):
 
     Attributes:
         owner: the one of them that owns it, with its grant; None if it is none of them.
+        is_check_owed: some of them are to be told of a deferred port check once the port is idle.
     """
 
     owner: tuple[SessionState, int] | None = None
     waiters: tuple[KeptRequest, ...] = ()
     registrations: tuple[tuple[SessionState, bytes], ...] = ()
+    is_check_owed: bool = False
 
 
 def holdings(driver: FunctionDriver, sessions: Iterable[SessionState], now_ns: int) -> Kept:
     """What these sessions hold now."""
     chosen, ownership = frozenset(sessions), driver.ownership
     requests = [waiter.request for waiter in ownership.waiters()]
+    owner = ownership.owner
+    ends = owner is not None and owner not in chosen  # an ownership, without a next owner in this daemon
     return Kept(
-        (ownership.owner, ownership.grant) if ownership.owner in chosen and ownership.owner is not None else None,
+        (owner, ownership.grant) if owner is not None and owner in chosen else None,
         tuple(
             KeptRequest(each.session, each.msgid, each.output_length, _left_ms(each, now_ns))
             for each in requests
             if each.session in chosen
         ),
         tuple((each.session, each.key) for each in driver.registry if each.session in chosen),
+        (ends or driver.arbiter.is_check_owed) and any(each.session in chosen for each in driver.registry.deferred()),
     )
 
 
@@ -70,6 +75,7 @@ def restore(driver: FunctionDriver, kept: Kept, now_ns: int) -> None:
         if registry.is_listening(session) and not was_listening:
             log = registry.log
             driver.effects.append(fx.EnterLog(session, log.end, messages.SYNC_RESTARTED, log.next_seq, None))
+    driver.arbiter.is_check_owed = kept.is_check_owed
     if kept.owner is not None:
         ownership.restore(*kept.owner, now_ns)
         driver.arbiter.begin_tenure(now_ns)

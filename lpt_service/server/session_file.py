@@ -83,6 +83,7 @@ class SavedPort(_Saved):
     owner: SavedOwner | None
     waiters: list[SavedAllocate]
     registrations: list[SavedRegistration]
+    is_check_owed: bool = False
 
     @model_validator(mode="after")
     def _check_sessions(self) -> SavedPort:
@@ -144,6 +145,7 @@ def describe(worker: PortWorker) -> SavedPort:
         registrations=[
             SavedRegistration(session=state.session, structure=key.hex()) for state, key in kept.registrations
         ],
+        is_check_owed=kept.is_check_owed,
     )
 
 
@@ -198,6 +200,7 @@ def restore(worker: PortWorker, saved: SavedPort) -> None:
             KeptRequest(states[each.session], each.msgid, each.output_length, each.timeout_ms) for each in saved.waiters
         ),
         tuple((states[each.session], bytes.fromhex(each.structure)) for each in saved.registrations if may_connect),
+        saved.is_check_owed,
     )
     worker.driver.restore(kept, worker.clock.monotonic_ns())
     worker.carry_out()

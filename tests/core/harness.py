@@ -356,6 +356,11 @@ class Harness:
         self.carry_out()
         return None if lost is None else self._clients[lost[0]]
 
+    def drain(self, client: Client, *, is_on: bool = True) -> None:
+        """An administrator has nobody new granted, or ends that."""
+        self.driver.drain(client.state, self.now_ns, is_on=is_on)
+        self.carry_out()
+
     def pause(self, reason: str = "a new cable") -> bool:
         """An administrator pauses the port."""
         was_paused = self.driver.pause(reason, self.now_ns)

@@ -55,7 +55,8 @@ class QueueModel:
     behind: list[Asked] = field(default_factory=list)
     has_lease: bool = False
     is_paused: bool = False
-    is_check_due: bool = False  # when it is resumed
+    drainers: set[Client] = field(default_factory=set)
+    is_check_due: bool = False  # once it is idle, unless somebody gets it first
     since_ns: int = 0
     waited_for_ns: int | None = None  # since when others have waited for the owner
     takes_ns: dict[str, int] = field(default_factory=dict)  # when the port will be taken, by reason
@@ -76,12 +77,16 @@ class QueueModel:
     def ask(self, asked: Asked) -> None:
         """A request arrives."""
         asked.asked_ns = self.now_ns
-        if asked.client is self.owner:
-            self._owner_is_active()
+        self.hear_of(asked.client)
         if self.job is None or self.job.client is not asked.client:
             asked.begin(asked)
         elif self._may_wait(asked):
             self.behind.append(asked)
+
+    def hear_of(self, client: Client) -> None:
+        """Any request arrives, also one that the model does not know."""
+        if client is self.owner:
+            self._owner_is_active()
 
     def _may_wait(self, asked: Asked) -> bool:
         waiting = [each for each in self.pending() if each.client is asked.client]
@@ -172,6 +177,7 @@ class QueueModel:
         if self.owner is client:
             self.is_safe = False
             self._hand_on()
+        self.drain(client, is_on=False)
 
     # Administration
 
@@ -197,8 +203,19 @@ class QueueModel:
         """The longest waiter is."""
         if self.is_paused:
             self.is_paused, self.is_safe = False, False
-            if self.queue or self.is_check_due:
-                self._hand_on()
+            self._reopen()
+
+    def drain(self, client: Client, *, is_on: bool) -> None:
+        """Nobody is granted; or again, the longest waiter first."""
+        if is_on:
+            self.drainers.add(client)
+        elif client in self.drainers:
+            self.drainers.remove(client)
+            self._reopen()
+
+    def _reopen(self) -> None:
+        if self._is_open() and self.owner is None and (self.queue or self.is_check_due):
+            self._hand_on()
 
     # Leases
 
@@ -258,8 +275,11 @@ class QueueModel:
 
     # The port
 
+    def _is_open(self) -> bool:
+        return not self.is_paused and not self.drainers
+
     def _is_free(self) -> bool:
-        return self.owner is None and not self.queue and not self.is_paused
+        return self.owner is None and not self.queue and self._is_open()
 
     def _take(self, asked: Asked) -> None:
         if self._make_safe():
@@ -275,9 +295,11 @@ class QueueModel:
         self._queue_changed()
         self.grant += 1
         self.to_check.clear()
+        self.is_check_due = False
         asked.expected = self.grant
 
     def _hand_on(self) -> None:
+        self.is_check_due = self.is_check_due or self.owner is not None
         self.owner = None
         self._lease(IDLE, None)
         self._queue_changed()
@@ -285,13 +307,13 @@ class QueueModel:
             for asked in self.queue:
                 asked.expected = Status.STATUS_IO_DEVICE_ERROR
             self.queue.clear()
-        if not self.queue:
-            self.is_check_due = self.is_paused
-            if not self.is_paused:
-                self.to_check = set(self.checkers)
-        elif not self.is_paused:
-            self.is_check_due = False
+        if not self._is_open():
+            return
+        if self.queue:
             self._grant(self.queue.pop(0))
+        elif self.is_check_due:
+            self.to_check = set(self.checkers)
+            self.is_check_due = False
 
     def _make_safe(self) -> bool:
         if not self.is_safe:

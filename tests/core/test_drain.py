@@ -8,11 +8,6 @@ from lpt_service.protocol.status import Status
 from tests.core.harness import Client, Harness, routine
 
 
-def drain(harness: Harness, client: Client, *, is_on: bool) -> None:
-    harness.driver.drain(client.state, harness.now_ns, is_on=is_on)
-    harness.carry_out()
-
-
 def owner_of(harness: Harness) -> Client | None:
     """Asked anew each time, as mypy sees it."""
     return harness.owner
@@ -23,7 +18,7 @@ def test_the_owner_goes_on_and_those_who_wait_keep_their_places() -> None:
     owner, first, second, admin = harness.clients(4)
     owner.allocate()
     one = first.allocate()
-    drain(harness, admin, is_on=True)
+    harness.drain(admin, is_on=True)
     two = second.allocate()
     owner.write(0, 5)
     owner.free()
@@ -32,7 +27,7 @@ def test_the_owner_goes_on_and_those_who_wait_keep_their_places() -> None:
     assert two.is_pending
     assert (owner.try_allocate().output or b"\xff")[0] == 0
     assert owner.allocate(timeout_ms=0).status == Status.STATUS_IO_TIMEOUT
-    drain(harness, admin, is_on=False)
+    harness.drain(admin, is_on=False)
     assert owner_of(harness) is first
     assert two.is_pending
 
@@ -40,18 +35,18 @@ def test_the_owner_goes_on_and_those_who_wait_keep_their_places() -> None:
 def test_a_free_port_is_granted_to_nobody() -> None:
     harness = Harness()
     client, admin = harness.clients(2)
-    drain(harness, admin, is_on=True)
+    harness.drain(admin, is_on=True)
     waiting = client.allocate()
     assert waiting.is_pending
-    drain(harness, admin, is_on=False)
+    harness.drain(admin, is_on=False)
     assert owner_of(harness) is client
 
 
 def test_it_ends_with_its_session_and_lasts_as_long_as_the_last_one() -> None:
     harness = Harness()
     client, one, two = harness.clients(3)
-    drain(harness, one, is_on=True)
-    drain(harness, two, is_on=True)
+    harness.drain(one, is_on=True)
+    harness.drain(two, is_on=True)
     client.allocate()
     one.die()
     assert owner_of(harness) is None
@@ -65,7 +60,7 @@ def test_an_owner_that_dies_leaves_a_safe_port() -> None:
     owner.allocate()
     owner.write(0, 1)
     waiter.allocate()
-    drain(harness, admin, is_on=True)
+    harness.drain(admin, is_on=True)
     owner.die()
     assert owner_of(harness) is None
     assert harness.port.data == 0xAA
@@ -78,7 +73,7 @@ def test_no_deferred_check_while_somebody_waits() -> None:
     listener.connect(routine(deferred=1))
     owner.allocate()
     waiter.allocate()
-    drain(harness, admin, is_on=True)
+    harness.drain(admin, is_on=True)
     owner.free()
     assert [key for _, _, key in harness.notified if key[0] == PORT_CHECK] == []
 
@@ -88,10 +83,10 @@ def test_a_port_that_goes_when_draining_ends_is_removed() -> None:
     owner, waiter, admin = harness.clients(3)
     owner.allocate()
     call = waiter.allocate()
-    drain(harness, admin, is_on=True)
+    harness.drain(admin, is_on=True)
     owner.free()
     harness.driver.arbiter.is_safe = False
     harness.port.go()
-    drain(harness, admin, is_on=False)
+    harness.drain(admin, is_on=False)
     assert harness.driver.state is PortState.REMOVING
     assert call.status == Status.STATUS_DELETE_PENDING

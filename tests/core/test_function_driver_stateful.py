@@ -114,6 +114,10 @@ class FaultMachine(RuleBasedStateMachine):
             assert self.harness.driver.paused is None
         self.harness.carry_out()
 
+    @rule(slot=SLOTS, is_on=st.sampled_from((True, False, False)))
+    def drain(self, slot: int, is_on: bool) -> None:
+        self.harness.drain(self.clients[slot], is_on=is_on)
+
     @rule(hold_ms=st.sampled_from((0, 5, 100)))
     def reload(self, hold_ms: int) -> None:
         self.harness.reconfigure(max_hold_ns=hold_ms * MS, idle_hold_ns=hold_ms * MS)
@@ -147,9 +151,10 @@ class FaultMachine(RuleBasedStateMachine):
     def the_queue_is_in_order(self) -> None:
         ownership = self.harness.driver.ownership
         assert self.harness.owner is None or self.harness.owner.is_alive
-        is_paused = self.harness.driver.paused is not None
-        assert ownership.owner is None or not is_paused
-        assert ownership.owner is not None or not ownership.waiting or is_paused
+        assert ownership.owner is None or self.harness.driver.paused is None
+        assert ownership.owner is not None or not ownership.waiting or not ownership.is_open
+        arbiter = self.harness.driver.arbiter
+        assert not (arbiter.is_check_owed and ownership.is_available) or self.harness.gone is not None
         assert (self.harness.driver.job is None) is (self.harness.job is None)
         assert not self.harness.driver.effects
 

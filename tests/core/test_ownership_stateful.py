@@ -58,9 +58,25 @@ class QueueMachine(RuleBasedStateMachine):
         )
         self.model = QueueModel(self.harness.now_ns, has_lease=has_lease)
         self.clients = self.harness.clients(6)
-        for client in (self.clients[slot] for slot in slots):
+        for slot in slots:
+            self.connect(slot)
+
+    @rule(slot=SLOTS)
+    def connect(self, slot: int) -> None:
+        client = self.clients[slot]
+        if client not in self.model.checkers:
             assert client.connect(routine(deferred=5)).status == 0
             self.model.checkers.add(client)
+            self.model.hear_of(client)
+
+    @rule(slot=SLOTS)
+    def disconnect(self, slot: int) -> None:
+        client = self.clients[slot]
+        if client in self.model.checkers:
+            assert client.disconnect(routine(deferred=5)).status == 0
+            self.model.checkers.remove(client)
+            self.model.to_check.discard(client)
+            self.model.hear_of(client)
 
     @rule(slot=SLOTS, timeout_ms=TIMEOUTS)
     def allocate(self, slot: int, timeout_ms: int | None) -> None:
@@ -133,6 +149,12 @@ class QueueMachine(RuleBasedStateMachine):
     def resume(self) -> None:
         assert self.harness.resume() is self.model.is_paused
         self.model.resume()
+
+    @rule(slot=SLOTS, is_on=st.sampled_from((True, False, False)))
+    def drain(self, slot: int, is_on: bool) -> None:
+        client = self.clients[slot]
+        self.harness.drain(client, is_on=is_on)
+        self.model.drain(client, is_on=is_on)
 
     @rule(is_failing=st.booleans())
     def fail_or_recover(self, is_failing: bool) -> None:
@@ -211,7 +233,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert [waiter.request.session for waiter in ownership.waiters()] == [
             each.client.state for each in self.model.queue
         ]
-        assert ownership.owner is not None or not ownership.waiting or self.model.is_paused
+        assert ownership.owner is not None or not ownership.waiting or self.model.is_paused or self.model.drainers
         assert self.harness.port.data == self.model.data
 
     @invariant()

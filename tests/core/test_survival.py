@@ -10,7 +10,7 @@ from lpt_service.core.requests import SessionState
 from lpt_service.core.survival import Kept, KeptRequest
 from lpt_service.port.absent import AbsentPort
 from lpt_service.port.base import ParallelPort
-from lpt_service.protocol.messages import KIND_EVENT, KIND_STOPPED, KIND_UNHEARD, QUEUED, REVOKED, WAITERS
+from lpt_service.protocol.messages import KIND_EVENT, KIND_STOPPED, KIND_UNHEARD, PORT_CHECK, QUEUED, REVOKED, WAITERS
 from lpt_service.protocol.status import Status
 from tests.core.harness import LAST_GRANT, SECOND, Call, Client, Harness, routine
 
@@ -106,6 +106,53 @@ def test_who_is_not_spared_loses_everything() -> None:
     assert stop(harness) == Kept()
     assert call.status == Status.STATUS_CANCELLED
     assert owner.told(REVOKED) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.parametrize(("waits", "told"), [(False, 1), (True, 0)])
+def test_a_port_check_that_fell_due_at_the_stop_is_told_by_the_next_daemon(
+    is_there: bool, waits: bool, told: int
+) -> None:
+    """Semantic 6: the owner does not come back, and either nobody waits or somebody gets the port."""
+    harness = Harness()
+    owner, waiter, listener = harness.clients(3)
+    listener.connect(routine(deferred=3))
+    owner.allocate()
+    if waits:
+        waiter.allocate()
+    kept = stop(harness, listener, *([waiter] if waits else []))
+    assert listener.told(PORT_CHECK) == []
+    daemon = next_daemon(served=None if is_there else AbsentPort("fake", "not yet"))
+    clients = daemon.take(kept)
+    if not is_there:
+        assert clients[listener.state.session].told(PORT_CHECK) == []
+        daemon.driver.attach(daemon.port, daemon.now_ns)
+        daemon.carry_out()
+    assert clients[listener.state.session].told(PORT_CHECK) == [(PORT_CHECK, (3, 0))] * told
+
+
+def test_no_port_check_falls_due_by_a_restart_alone() -> None:
+    """Neither where nobody owned the port, nor where its owner goes on."""
+    for is_owned in (False, True):
+        harness = Harness()
+        owner, listener = harness.clients(2)
+        listener.connect(routine(deferred=3))
+        if is_owned:
+            owner.allocate()
+        daemon = next_daemon()
+        clients = daemon.take(stop(harness, owner, listener))
+        assert clients[listener.state.session].told(PORT_CHECK) == []
+
+
+def test_a_port_check_that_was_owed_already_outlives_the_daemon() -> None:
+    harness = Harness()
+    owner, listener = harness.clients(2)
+    listener.connect(routine(deferred=3))
+    owner.allocate()
+    harness.pause()
+    daemon = next_daemon()
+    clients = daemon.take(stop(harness, owner, listener))
+    assert clients[listener.state.session].told(PORT_CHECK) == [(PORT_CHECK, (3, 0))]
 
 
 def kept_of_three() -> Kept:

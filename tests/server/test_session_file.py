@@ -92,6 +92,19 @@ async def test_everything_is_as_it_was(tmp_path: Path, autojump_clock: MockClock
         assert owner_of(daemon) == fresh.number
 
 
+async def test_a_port_check_that_is_owed_is_told_by_the_next_daemon(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The owner has lost the port by the pause, which ends with the daemon."""
+    async with running(tmp_path) as daemon:
+        owner, listener = await come(daemon, USER), await come(daemon, USER)
+        await owner.own()
+        await listener.result(listener.connect_interrupt(0, 9))
+        daemon.workers["LPT1"].driver.pause("a new cable", 0)
+        daemon.workers["LPT1"].carry_out()
+    async with running(tmp_path) as daemon:
+        listener = await back(daemon, listener, USER)
+        assert listener.heard == [[2, "port_check", [9, 0]]]
+
+
 async def test_the_stop_says_closing_and_cancels_nothing_that_outlives_it(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
