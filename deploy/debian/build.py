@@ -23,6 +23,8 @@ from typing import Final, NamedTuple
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from deploy.debian import lock_file
+
 HERE: Final = Path(__file__).parent
 PROJECT: Final = HERE.parent.parent
 DEBIAN_PYTHON: Final = "/usr/bin/python3"
@@ -99,7 +101,7 @@ def debian_version(version: str, revision: str, release: str) -> str:
 
 def required_packages(python: str) -> set[str]:
     """Names of what the daemon and the command line need, to the last, as the locked packages themselves say."""
-    environment = {"python_version": python, "python_full_version": f"{python}.0"}
+    environment = lock_file.environment(python)
     found: set[str] = set()
     wanted = [(_PROJECT_NAME, extra) for extra in _EXTRAS]
     while wanted:
@@ -129,20 +131,17 @@ def _copy_files(tree: Path) -> None:
 
 def _install_libraries(folder: Path, work: Path, target: Target) -> None:
     """The locked packages that are needed, hashes checked, and this project."""
-    lock = (PROJECT / "requirements.lock").read_text(encoding="utf-8")
     needed = required_packages(target.python)
-    entries = re.split(r"^(?=[\w.-]+==)", lock, flags=re.MULTILINE)
-    blocks = [entry for entry in entries if entry.partition("==")[0] in needed]
-    if len(blocks) != len(needed):
+    locked = lock_file.select(lock_file.read(PROJECT / "requirements.lock"), lock_file.environment(target.python))
+    wanted = [entry for entry in locked if entry.name in needed]
+    if len(wanted) != len(needed):
         raise BuildError("requirements.lock lacks something that is needed: make lock")
-    wanted = work / "wanted.lock"
-    wanted.write_text("".join(blocks), encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", "install", "--no-compile"]
-    pip += ["--no-deps", "--only-binary=:all:", "--python-version", target.python, "--target", str(folder)]
-    _run(*pip, "--require-hashes", "-r", str(wanted))
+    pip += ["--target", str(folder)]
+    _run(*pip, *lock_file.pip_options(wanted, target.python, work))
     _run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(work))
     (wheel,) = work.glob("lpt_service-*.whl")
-    _run(*pip, str(wheel))
+    _run(*pip, "--no-deps", str(wheel))
     shutil.rmtree(folder / "bin", ignore_errors=True)
     for tests in list(folder.rglob("_tests")):  # of libraries that ship theirs
         shutil.rmtree(tests, ignore_errors=True)

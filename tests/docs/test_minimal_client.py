@@ -13,23 +13,16 @@ from lpt_service.protocol.url import Url
 from tests.docs.markdown import PROJECT
 
 CLIENT = PROJECT / "clients/examples/minimal_client.mjs"
-PACKAGE = "@msgpack/msgpack@3.1.3"
+LOCK = Path(__file__).parent / "npm"
 
 
 @pytest.mark.system
 @pytest.mark.skipif(shutil.which("npm") is None, reason="no npm on this machine")
 def test_minimal_client(daemon_url: Url, tmp_path: Path) -> None:
-    install = [
-        "npm",
-        "install",
-        "--no-save",
-        "--no-package-lock",
-        "--no-audit",
-        "--no-fund",
-        "--ignore-scripts",
-        PACKAGE,
-    ]
-    subprocess.run([*install, "--prefix", str(tmp_path)], cwd=tmp_path, check=True, capture_output=True, timeout=50)
+    for path in LOCK.iterdir():
+        shutil.copy(path, tmp_path)
+    install = ["npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True, timeout=50)
     script = tmp_path / CLIENT.name  # where its package is found
     shutil.copy(CLIENT, script)
     command = ["node", str(script), daemon_url.host, str(daemon_url.tcp_port)]

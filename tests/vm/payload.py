@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
 
+from deploy.debian import lock_file
 from tests.vm import debian
 from tests.vm.host import HERE, PROJECT, CannotBuildError, cached, folder_contents, make_ext4, run_program
 
@@ -60,23 +60,21 @@ def python_environment() -> Path:
     Raises:
         CannotBuildError: packages cannot be had, a program failed or is missing.
     """
-    lock = (PROJECT / "requirements-dev.lock").read_text(encoding="utf-8")
+    lock = PROJECT / "requirements-dev.lock"
     full_version = debian.versions("python3")["python3"]
     version = ".".join(full_version.split(".")[:2])
-    parts: list[str | bytes] = [Path(__file__).read_bytes(), lock, version]
+    parts: list[str | bytes] = [Path(__file__).read_bytes(), lock.read_bytes(), version]
     return cached("venv", parts, lambda folder: _make_environment(folder, lock, version)) / "venv.ext4"
 
 
-def _make_environment(folder: Path, lock: str, version: str) -> None:
+def _make_environment(folder: Path, lock: Path, version: str) -> None:
     venv = folder / "venv"
     venv.mkdir()
-    blocks = re.split(r"^(?=[\w.-]+==)", lock, flags=re.MULTILINE)
-    wanted = folder / "guest.lock"
-    wanted.write_text("".join(block for block in blocks if block.partition("==")[0] not in _LEFT_OUT), encoding="utf-8")
+    locked = lock_file.select(lock_file.read(lock), lock_file.environment(version))
+    wanted = [entry for entry in locked if entry.name not in _LEFT_OUT]
     packages = venv / f"lib/python{version}/site-packages"
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq"]
-    pip += ["install", "--require-hashes", "--no-deps", "--only-binary=:all:"]
-    run_program(*pip, "--python-version", version, "--target", packages, "-r", wanted)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "-qq", "install"]
+    run_program(*pip, "--target", packages, *lock_file.pip_options(wanted, version, folder))
     (packages / "project.pth").write_text("/srv/project\n/srv/project/clients\n", encoding="utf-8")
     (venv / "pyvenv.cfg").write_text(
         f"home = /usr/bin\ninclude-system-site-packages = false\nversion = {version}\n", encoding="utf-8"
