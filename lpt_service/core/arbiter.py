@@ -76,7 +76,7 @@ class Arbiter:
             return self._take(request.session, now_ns)
         waiter = self._ownership.enqueue(request, now_ns)
         self._effects.append(fx.Notify(request.session, QueuedNotice(waiter)))
-        self.waiter_came(now_ns)
+        self._queue_changed(now_ns)
         return None
 
     def try_allocate(self, session: SessionState, now_ns: int) -> int | None:
@@ -116,15 +116,17 @@ class Arbiter:
         self.is_safe = self.is_safe and voluntary
         self.is_check_owed = True
 
-    def waiter_came(self, now_ns: int) -> None:
-        """One request more waits, a new one or one that waited in a former daemon already."""
+    def restore_waiter(self, request: ControlRequest, now_ns: int) -> None:
+        """A request that waited in a former daemon waits again, whatever the limit is now."""
+        self._leases.wanted(now_ns)
+        self._ownership.restore_waiter(request, now_ns)
         self._queue_changed(now_ns)
-        self._leases.contended(now_ns)
 
     def withdraw(self, session: SessionState, now_ns: int) -> None:
         """Take a session's request out of the queue."""
         if self._ownership.withdraw(session) is not None:
             self._queue_changed(now_ns)
+            self._leases.left(now_ns)
 
     # Granting nobody, and granting again
 

@@ -37,6 +37,7 @@ def allocate(driver: FunctionDriver, request: ControlRequest, now_ns: int) -> by
     """PARALLEL_PORT_ALLOCATE."""
     if not driver.ownership.is_available:
         driver.ownership.check_may_allocate(request.session)
+        driver.leases.wanted(now_ns)
         driver.check_may_wait(request)
     grant = driver.arbiter.allocate(request, now_ns)
     if grant is None:
@@ -53,6 +54,8 @@ def grant_output(request: ControlRequest, grant: int) -> bytes:
 def try_allocate(driver: FunctionDriver, request: ControlRequest, now_ns: int) -> bytes:
     """TRY_ALLOCATE_PORT and its interrupt-level form."""
     grant = driver.arbiter.try_allocate(request.session, now_ns)
+    if grant is None and driver.ownership.owner is not request.session:
+        driver.leases.wanted(now_ns)
     output = structs.TRY_ALLOCATE.pack(grant is not None, grant or 0)
     return output if request.output_length >= len(output) else output[:1]
 

@@ -1,6 +1,6 @@
 """Leases: how long an owner may keep the port, and what happens to one that keeps it longer.
 
-    held    for `max_hold` since the grant, while others wait for it
+    held    for `max_hold` since the grant, while others wait for it, or come for it again and again
     idle    no control request of the owner for `idle_hold`; a job that runs counts as one
 
 The owner is warned (`lease`) some time before the port is taken, always: if the first waiter comes late, or the time
@@ -118,15 +118,32 @@ class Lease(ABC):
     def _woken(self, now_ns: int) -> None:
         self._deadline = None
         self._leases.note_job(now_ns)
-        if self.is_near() and now_ns >= self._until_ns:
-            self._warned_ns = None
-            self._leases.on_expired(self.why, now_ns)
+        if self._is_over(now_ns):
+            self._expire(now_ns)
         else:
             self.look(now_ns)
 
+    def _is_over(self, now_ns: int) -> bool:
+        return self.is_near() and now_ns >= self._until_ns
+
+    def _expire(self, now_ns: int) -> None:
+        self._warned_ns = None
+        self._leases.on_expired(self.why, now_ns)
+
 
 class _HoldLease(Lease):
+    """Others *want* the port while one of them waits, and from one try to the next, if no more than the warning's time
+    lies in between: so a client cannot be kept off by its own short time-outs. The owner is warned, and the port is
+    taken, only when somebody waits or tries again, not for one that has gone.
+    """
+
     reason = HELD
+
+    def __init__(self, leases: Leases) -> None:
+        super().__init__(leases)
+        self._wanted_since_ns: int | None = None  # by others than this owner, without a break; None: not at all
+        self._wanted_ns = 0  # when somebody tried, or the last one who waited left
+        self._has_left = False  # nobody waits, and nobody has tried since
 
     @property
     def limit_ns(self) -> int:
@@ -137,10 +154,47 @@ class _HoldLease(Lease):
         return f"lease: held for {self.limit_ns / 1e9:g} s while others wait"
 
     def counts_from_ns(self) -> int | None:
-        return self._leases.ownership.contended_since_ns
+        return self._wanted_since_ns
 
     def due_ns(self, counts_from_ns: int) -> int:
         return self._leases.ownership.since_ns + self.limit_ns
+
+    def is_near(self) -> bool:
+        return super().is_near() and not self._has_left
+
+    def expires_ns(self, now_ns: int) -> int | None:
+        return super().expires_ns(now_ns) if self._leases.ownership.waiting else None
+
+    def begin(self, now_ns: int) -> None:
+        self._wanted_since_ns = now_ns if self._leases.ownership.waiting else None
+        self._has_left = False
+        super().begin(now_ns)
+
+    def wanted(self, now_ns: int) -> None:
+        """Somebody else asks for the port, who will wait for it or not."""
+        is_waited_for = self._leases.ownership.waiting > 0
+        has_lapsed = not is_waited_for and now_ns - self._wanted_ns > self.warning_ns
+        if self._wanted_since_ns is None or has_lapsed:
+            self._wanted_since_ns = now_ns
+        self._wanted_ns = now_ns
+        self._has_left = False
+        self.look(now_ns)
+        if self._is_over(now_ns):
+            self._leases.deadlines.schedule(now_ns, self._take)
+
+    def left(self, now_ns: int) -> None:
+        """Nobody waits any more."""
+        self._wanted_ns = now_ns
+        self._has_left = True
+
+    def _woken(self, now_ns: int) -> None:
+        self._deadline = None
+        if self._leases.ownership.waiting:  # otherwise the next one who wants it looks
+            super()._woken(now_ns)
+
+    def _take(self, now_ns: int) -> None:
+        if super().is_near() and now_ns >= self._until_ns:  # although who has just tried may be gone again
+            self._expire(now_ns)
 
 
 class _IdleLease(Lease):
@@ -207,10 +261,15 @@ class Leases:
         if self.settings.max_hold_ns:
             self._held.begin(now_ns)
 
-    def contended(self, now_ns: int) -> None:
-        """Somebody waits."""
+    def wanted(self, now_ns: int) -> None:
+        """Somebody else asks for the port while it cannot be had, and is about to wait for it, or to be refused."""
         if self.settings.max_hold_ns:
-            self._held.look(now_ns)
+            self._held.wanted(now_ns)
+
+    def left(self, now_ns: int) -> None:
+        """One who waited does so no longer, and has not been granted."""
+        if self.settings.max_hold_ns and not self.ownership.waiting:
+            self._held.left(now_ns)
 
     def end(self) -> None:
         """Nobody owns the port."""

@@ -61,7 +61,6 @@ class Ownership:
         self.grants = self.frees = self.forced_releases = 0
         self.last_grant = last_grant
         self._queue: OrderedDict[SessionState, Waiter] = OrderedDict()
-        self._waited_for_ns = 0  # when the queue began
 
     @property
     def waiting(self) -> int:
@@ -77,11 +76,6 @@ class Ownership:
     def is_available(self) -> bool:
         """True when an allocate would succeed at once."""
         return self.owner is None and not self._queue and not self.drainers and not self.is_closed
-
-    @property
-    def contended_since_ns(self) -> int | None:
-        """Since when others have waited for this owner or those before it, without a break; None: nobody does."""
-        return self._waited_for_ns if self._queue else None
 
     def waiters(self) -> list[Waiter]:
         """The queue, next one first."""
@@ -161,8 +155,6 @@ class Ownership:
         self._append(request, now_ns)
 
     def _append(self, request: ControlRequest, now_ns: int) -> Waiter:
-        if not self._queue:
-            self._waited_for_ns = now_ns
         waiter = self._queue[request.session] = Waiter(request, len(self._queue) + 1, now_ns)
         return waiter
 

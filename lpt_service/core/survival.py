@@ -81,6 +81,5 @@ def restore(driver: FunctionDriver, kept: Kept, now_ns: int) -> None:
         driver.arbiter.begin_tenure(now_ns)
     for session, msgid, output_length, timeout_ms in kept.waiters:
         request = ControlRequest(session, msgid, _ALLOCATE, b"", output_length, Options(timeout_ms=timeout_ms))
-        ownership.restore_waiter(request, now_ns)
+        driver.arbiter.restore_waiter(request, now_ns)
         driver.wait(request, now_ns)
-        driver.arbiter.waiter_came(now_ns)

@@ -58,9 +58,12 @@ class QueueModel:
     drainers: set[Client] = field(default_factory=set)
     is_check_due: bool = False  # once it is idle, unless somebody gets it first
     since_ns: int = 0
-    waited_for_ns: int | None = None  # since when others have waited for the owner
-    takes_ns: dict[str, int] = field(default_factory=dict)  # when the port will be taken, by reason
-    warns_ns: dict[str, int] = field(default_factory=dict)  # when its owner will be warned of that
+    wanted_ns: int | None = None  # when somebody asked for the owner's port, or the last one who waited left
+    is_wanted: bool = False  # the last of the two was that somebody asked
+    held_until_ns: int | None = None  # when the port is taken if it is wanted still: its owner has been warned
+    is_to_be_taken: bool = False  # that time is over, and somebody has just asked
+    idle_until_ns: int | None = None  # when the port is taken if its owner does nothing
+    is_idle_warned: bool = False
     warned: set[tuple[int, Client, str]] = field(default_factory=set)  # every warning there was
     data: int = 0
     is_safe: bool = True
@@ -102,12 +105,14 @@ class QueueModel:
             self._take(asked)
         elif self.owner is asked.client or any(each.client is asked.client for each in self.queue):
             asked.expected = Status.STATUS_INVALID_DEVICE_STATE
-        elif self._may_wait(asked):
+        else:
+            self._want()
+            if not self._may_wait(asked):
+                return
             if len(self.queue) == MAX_WAITERS:
                 asked.expected = Status.STATUS_INSUFFICIENT_RESOURCES
             else:
                 self.queue.append(asked)
-                self._queue_changed()
 
     def try_allocate(self, asked: Asked) -> None:
         """TRY_ALLOCATE_PORT."""
@@ -118,6 +123,8 @@ class QueueModel:
                 asked.expected = 1 | asked.expected << 64
         else:
             asked.expected = 0
+            if self.owner is not asked.client:
+                self._want()
 
     def free(self, asked: Asked) -> None:
         """PARALLEL_PORT_FREE."""
@@ -154,8 +161,7 @@ class QueueModel:
         """A pending request is cancelled or times out."""
         asked.expected = status
         if asked in self.queue:
-            self.queue.remove(asked)
-            self._queue_changed()
+            self._leave([asked])
         elif asked in self.behind:
             self.behind.remove(asked)
         else:
@@ -167,8 +173,7 @@ class QueueModel:
         for asked in self.pending():
             if asked.client is client:
                 asked.expected = Status.STATUS_CANCELLED
-        self.queue = [each for each in self.queue if each.client is not client]
-        self._queue_changed()
+        self._leave([each for each in self.queue if each.client is client])
         if self.job is not None and self.job.client is client:
             self.behind.clear()
             self._cut_job()
@@ -219,47 +224,78 @@ class QueueModel:
 
     # Leases
 
+    def is_near(self, reason: str) -> bool:
+        """Whether the owner's warning holds."""
+        return self.is_idle_warned if reason == IDLE else self.held_until_ns is not None and self.is_wanted
+
+    def settle(self) -> None:
+        """What follows a request at once."""
+        if self.is_to_be_taken:
+            self.revoke()
+
     def _owner_is_active(self) -> None:
-        if self.has_lease:
-            self._lease(IDLE, None if self.job else self.now_ns + IDLE_HOLD_NS)
+        self.is_idle_warned = False
+        self.idle_until_ns = None if self.job or not self.has_lease else self.now_ns + IDLE_HOLD_NS
 
-    def _queue_changed(self) -> None:
-        if not self.has_lease:
+    def _want(self) -> None:
+        """Somebody else asks for the port."""
+        if self.owner is None:
             return
-        if not self.queue or self.owner is None:
-            self.waited_for_ns = None
-            self._lease(HELD, None)
-        elif self.waited_for_ns is None:
-            self.waited_for_ns = self.now_ns
-            self._lease(HELD, max(self.since_ns + MAX_HOLD_NS, self.now_ns + WARNING_NS))
+        if not self.queue and (self.wanted_ns is None or self.now_ns - self.wanted_ns > WARNING_NS):
+            self.held_until_ns = None
+        self.wanted_ns, self.is_wanted = self.now_ns, True
+        self._look_at_lease()
+        self.is_to_be_taken = self.held_until_ns is not None and self.held_until_ns <= self.now_ns
 
-    def _lease(self, reason: str, takes_ns: int | None) -> None:
-        self.takes_ns.pop(reason, None)
-        self.warns_ns.pop(reason, None)
-        if takes_ns is not None:
-            self.takes_ns[reason], self.warns_ns[reason] = takes_ns, takes_ns - WARNING_NS
-            self._warn()
+    def _leave(self, leaving: list[Asked]) -> None:
+        """Those go that have waited."""
+        for asked in leaving:
+            self.queue.remove(asked)
+            if not self.queue:
+                self.wanted_ns, self.is_wanted = self.now_ns, False
 
-    def _warn(self) -> None:
-        for reason, at_ns in list(self.warns_ns.items()):
-            if at_ns <= self.now_ns:
-                assert self.owner is not None
-                self.warned.add((self.now_ns, self.owner, reason))
-                del self.warns_ns[reason]
+    def _look_at_lease(self) -> None:
+        """Somebody wants the port at this moment."""
+        is_time = self.since_ns + MAX_HOLD_NS - WARNING_NS <= self.now_ns
+        if self.has_lease and is_time and self.held_until_ns is None:
+            assert self.owner is not None
+            self.warned.add((self.now_ns, self.owner, HELD))
+            self.held_until_ns = self.now_ns + WARNING_NS
+
+    def _run_leases(self) -> None:
+        if self.owner is None:
+            return
+        is_idle = self.idle_until_ns is not None and self.idle_until_ns - WARNING_NS <= self.now_ns
+        if is_idle and not self.is_idle_warned:
+            self.warned.add((self.now_ns, self.owner, IDLE))
+            self.is_idle_warned = True
+        if self.queue:
+            self._look_at_lease()
+        is_held = bool(self.queue) and self.held_until_ns is not None and self.held_until_ns <= self.now_ns
+        if is_held or (self.idle_until_ns is not None and self.idle_until_ns <= self.now_ns):
+            self.revoke()
+
+    def _lease_dues_ns(self) -> list[int | None]:
+        if self.owner is None or not self.has_lease:
+            return []
+        idle = [self.idle_until_ns]
+        if self.idle_until_ns is not None and not self.is_idle_warned:
+            idle.append(self.idle_until_ns - WARNING_NS)
+        if not self.queue:
+            return idle
+        return [*idle, self.held_until_ns or self.since_ns + MAX_HOLD_NS - WARNING_NS]
 
     # Time
 
     def next_due_ns(self) -> int | None:
         """When something happens by itself."""
         due = [each.timeout_ns for each in (*self.queue, *self.behind)]
-        due += [*self.takes_ns.values(), *self.warns_ns.values()]
+        due += self._lease_dues_ns()
         return min((each for each in (*due, self.job_due_ns if self.job else None) if each is not None), default=None)
 
     def run_due(self) -> None:
         """Time-outs and leases, then the job."""
-        self._warn()
-        if any(at_ns <= self.now_ns for at_ns in self.takes_ns.values()):
-            self.revoke()
+        self._run_leases()
         for asked in (*self.queue, *self.behind):
             if asked.timeout_ns is not None and asked.timeout_ns <= self.now_ns:
                 self.end(asked, Status.STATUS_IO_TIMEOUT)
@@ -291,8 +327,8 @@ class QueueModel:
         self.owner = asked.client
         self.since_ns = self.now_ns
         self._owner_is_active()
-        self.waited_for_ns = None
-        self._queue_changed()
+        self.wanted_ns, self.held_until_ns = None, None
+        self.is_wanted = bool(self.queue)
         self.grant += 1
         self.to_check.clear()
         self.is_check_due = False
@@ -300,9 +336,8 @@ class QueueModel:
 
     def _hand_on(self) -> None:
         self.is_check_due = self.is_check_due or self.owner is not None
-        self.owner = None
-        self._lease(IDLE, None)
-        self._queue_changed()
+        self.owner = self.idle_until_ns = self.held_until_ns = None
+        self.is_idle_warned = self.is_to_be_taken = False
         if not self._make_safe() and not self.is_paused:
             for asked in self.queue:
                 asked.expected = Status.STATUS_IO_DEVICE_ERROR
