@@ -11,6 +11,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - the clients run on 3.10, so the 
 
 import faulthandler
 import json
+import os
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from lpt_service.config import Config
+    from lpt_service.server.daemon import Daemon
 
 _DEFAULT_CONFIG: Final = "/etc/lptd/config.toml"
 _MSGPACK_LEAST: Final = (1, 2, 4)
@@ -104,6 +106,7 @@ def main() -> None:
 )
 @click.option("--insecure", is_flag=True, help="With --simulate: let anybody on the network use the port.")
 @click.option("--pulse-hz", type=float, metavar="N", help="With --simulate: raise N interrupts a second.  [default: 0]")
+@click.option("--until-eof", is_flag=True, hidden=True, help="Stop when standard input, a pipe, ends: with a parent.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="[default: as configured]")
 def serve(
     config_path: Path | None,
@@ -112,6 +115,7 @@ def serve(
     insecure: bool,
     pulse_hz: float | None,
     log_level: str | None,
+    until_eof: bool,
 ) -> int:
     """Serve until SIGTERM or SIGINT; SIGHUP reads the configuration again.
 
@@ -150,7 +154,7 @@ def serve(
         config = read()
         return config if log_level is None else config.with_log_level(log_level)
 
-    return _run_daemon(_load_or_exit(reread), reread)
+    return _run_daemon(_load_or_exit(reread), reread, until_eof=until_eof)
 
 
 @main.command("check-config", short_help="Say what is wrong with a configuration file.")
@@ -244,7 +248,7 @@ def _msgpack_problem() -> str | None:
     return None
 
 
-def _run_daemon(config: Config, reread: Callable[[], Config]) -> int:
+def _run_daemon(config: Config, reread: Callable[[], Config], *, until_eof: bool) -> int:
     import trio
 
     from lpt_service import log
@@ -261,6 +265,8 @@ def _run_daemon(config: Config, reread: Callable[[], Config]) -> int:
             await nursery.start(daemon.handle_signals)
             for number in noted:
                 daemon.heed(number)
+            if until_eof:
+                nursery.start_soon(_stop_at_end_of_input, daemon)
             await daemon.run()
             nursery.cancel_scope.cancel()
 
@@ -271,6 +277,15 @@ def _run_daemon(config: Config, reread: Callable[[], Config]) -> int:
             explain(exc)
             return EXIT_FAILED
     return 0
+
+
+async def _stop_at_end_of_input(daemon: Daemon) -> None:
+    import trio
+
+    async with trio.lowlevel.FdStream(os.dup(0)) as stream:
+        async for _ in stream:
+            continue
+    daemon.stop()
 
 
 def _announce(url: Url) -> None:

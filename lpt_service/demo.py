@@ -2,6 +2,9 @@
 
 Everything is real: processes, sockets, signals, a SIGKILL. Only the port is simulated. Each client is this module run
 with a name and a URL; it tells what happens to it in JSON lines, and the parent shows them.
+
+However the parent ends, the others end with it: each ends when its standard input does, which the parent alone holds.
+They are in sessions of their own, so that the parent alone hears of Ctrl-C and of a terminal that closes.
 """
 
 from __future__ import annotations
@@ -9,25 +12,29 @@ from __future__ import annotations
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from lpt_service import ending
+
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
 NAMES: Final = ("anna", "ben", "cleo")
 PULSE_HZ: Final = 25
 KILL_AFTER_S: Final = 4.0
 STOP_AFTER_S: Final = 9.0
 GIVE_UP_AFTER_S: Final = 40.0
+_END_WITHIN_S: Final = 10.0  # a process whose standard input has ended; then it is killed
 _SHOWN_HAPPENINGS: Final = 12
+_LINES_BESIDE: Final = 11  # of the live display, beside the happenings
 
 
 @dataclass
@@ -58,55 +65,89 @@ class Account:
 
 
 def run_demo(*, plain: bool) -> int:
-    """Run it all; the exit code: 0 if every account is balanced and the daemon stopped in order."""
-    return trio.run(partial(_Demo(is_live=not plain and sys.stdout.isatty()).run))
+    """Run it all; the exit code: 0 if every account is balanced and the daemon stopped in order.
+
+    A signal ends this process by that signal, once those that it has started are gone.
+    """
+    show = _Demo(is_live=not plain and sys.stdout.isatty())
+    code = trio.run(show.run)
+    if show.ended_by is not None:
+        ending.die_of(show.ended_by)
+    return code if show.output_error is None else ending.output_failure(show.output_error)
 
 
 class _Demo:
+    """One run.
+
+    Attributes:
+        ended_by: the signal that ended it early.
+        output_error: why its output was not taken, which ends it, too.
+    """
+
     def __init__(self, *, is_live: bool) -> None:
+        self.ended_by: int | None = None
+        self.output_error: OSError | None = None
         self._is_live = is_live
+        self._has_failed = False
         self._accounts: dict[str, Account] = {}
         self._happenings: deque[str] = deque(maxlen=_SHOWN_HAPPENINGS)
         self._start = trio.current_time
+        self._scope = trio.CancelScope()
 
     async def run(self) -> int:
         began = trio.current_time()
         self._start = lambda: trio.current_time() - began
-        with trio.move_on_after(GIVE_UP_AFTER_S):
-            daemon, url = await _start_daemon()
-            try:
+        with trio.open_signal_receiver(*ending.SIGNALS) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._heed, signals)
+                self._scope.deadline = began + GIVE_UP_AFTER_S
+                with self._scope:
+                    code = await self._run_all()
+                nursery.cancel_scope.cancel()
+        if not self._scope.cancelled_caught:
+            return code
+        if self.ended_by is None and self.output_error is None and not self._has_failed:
+            ending.complain(f"the demo did not end within {GIVE_UP_AFTER_S:.0f} s")
+        return ending.EXIT_FAILED
+
+    async def _heed(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            self.ended_by = number
+            self._scope.cancel()
+
+    async def _run_all(self) -> int:
+        async with _running(["-m", "lpt_service", *_DAEMON]) as daemon:
+            url = await _announced(daemon)
+            if url is not None:
                 await self._watch(url)
-            finally:
-                daemon.send_signal(signal.SIGTERM)
-                with trio.move_on_after(10):
-                    await daemon.wait()
-            return self._conclude(daemon)
-        print(f"the demo did not end within {GIVE_UP_AFTER_S:.0f} s", file=sys.stderr)
-        return 1
+        return self._conclude(daemon.returncode)
 
     async def _watch(self, url: str) -> None:
         self._happened("lptd", f"listening on {url}, {PULSE_HZ} interrupts a second")
         async with trio.open_nursery() as nursery:
             for name in NAMES:
-                process = await _start_client(name, url)
-                self._accounts[name] = Account(name, process)
-                nursery.start_soon(self._follow, self._accounts[name])
+                nursery.start_soon(self._run_client, name, url)
             nursery.start_soon(self._show)
-            try:
-                await trio.sleep(KILL_AFTER_S)
-                await self._kill_owner()
-                await trio.sleep(max(0.0, STOP_AFTER_S - self._start()))
-                for account in self._accounts.values():
-                    if account.process.stdin is not None:
-                        await account.process.stdin.aclose()  # that is how a client is told to end
-                for account in self._accounts.values():
-                    await account.process.wait()
-            finally:
-                for account in self._accounts.values():
-                    if account.process.returncode is None:
-                        account.process.kill()
+            await trio.sleep(KILL_AFTER_S)
+            await self._kill_owner()
+            await trio.sleep(max(0.0, STOP_AFTER_S - self._start()))
+            for account in self._accounts.values():
+                assert account.process.stdin is not None
+                await account.process.stdin.aclose()  # that is how a client is told to end
+            for account in self._accounts.values():
+                await account.process.wait()
             await trio.sleep(0.2)  # the last display
             nursery.cancel_scope.cancel()
+
+    async def _run_client(self, name: str, url: str) -> None:
+        async with _running(["-m", "lpt_service.demo", name, url, str(os.getpid())]) as process:
+            account = self._accounts[name] = Account(name, process)
+            self._accounts = dict(sorted(self._accounts.items()))  # whichever has started first
+            await self._follow(account)
+        if not account.was_killed and not account.is_closed:
+            self._has_failed = True
+            ending.complain(f"the demo's client {name} ended with exit code {process.returncode}")
+            self._scope.cancel()
 
     async def _kill_owner(self) -> None:
         """SIGKILL the owner, at a moment when somebody waits."""
@@ -163,69 +204,111 @@ class _Demo:
         if self._is_live:
             self._happenings.append(line)
         else:
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        try:
             print(line, flush=True)
+        except OSError as exc:
+            self._fail(exc)
+
+    def _fail(self, exc: OSError) -> None:
+        """Nobody sees it any more: end."""
+        self.output_error = exc
+        self._scope.cancel()
 
     async def _show(self) -> None:
         if not self._is_live:
             return
+        from rich.console import Console
         from rich.live import Live
 
-        with Live(self._table(), auto_refresh=False, screen=False) as live:
-            try:
-                while True:
-                    live.update(self._table(), refresh=True)
-                    await trio.sleep(0.1)
-            finally:
-                live.update(self._table(), refresh=True)
+        console = Console()
+        try:
+            with Live(self._picture(console), console=console, auto_refresh=False) as live:
+                try:
+                    while True:
+                        live.update(self._picture(console), refresh=True)
+                        await trio.sleep(0.1)
+                finally:
+                    live.update(self._picture(console), refresh=True)
+        except OSError as exc:
+            self._fail(exc)
 
-    def _table(self) -> Table:
+    def _picture(self, console: Console) -> RenderableType:
+        """The table, and below it as many of the latest happenings as the terminal has room for."""
+        from rich.console import Group
         from rich.table import Table
+        from rich.text import Text
 
-        table = Table(title="three clients, one parallel port", caption="\n".join(self._happenings))
-        table.caption_justify = "left"
-        table.caption_style = ""
-        for heading in ("client", "state", "grants", "interrupts", "port checks"):
-            table.add_column(heading, min_width=15)
+        table = Table(title="three clients, one parallel port")
+        # The width of the longest state, so that nothing jumps; the whole fits into 60 columns.
+        for heading, width in (("client", 6), ("state", 14), ("grants", 6), ("interrupts", 10), ("port\nchecks", 6)):
+            table.add_column(heading, min_width=width)
         styles = {"owns the port": "bold green", "killed": "bold red"}
         for each in self._accounts.values():
             numbers = (str(each.grants), str(each.received), str(each.port_checks))
             table.add_row(each.name, each.state, *numbers, style=styles.get(each.state, ""))
-        return table
+        room = max(1, console.height - _LINES_BESIDE)
+        latest = "\n".join(list(self._happenings)[-room:])
+        return Group(table, Text(latest, no_wrap=True, overflow="ellipsis"))
 
-    def _conclude(self, daemon: trio.Process) -> int:
-        print(f"\n{'client':<10}{'generated':>10}{'received':>10}{'lost':>6}   account")
+    def _conclude(self, daemon_exit_code: int | None) -> int:
+        """Show every account; the exit code."""
+        self._print(f"\n{'client':<7}generated = received +  lost")
         for each in self._accounts.values():
-            verdict = "generated = received + lost" if each.is_balanced else "DOES NOT ADD UP"
+            verdict = "adds up" if each.is_balanced else "DOES NOT ADD UP"
             if each.was_killed:
-                verdict += " (up to its death)"
-            print(f"{each.name:<10}{each.generated:>10}{each.received:>10}{each.lost:>6}   {verdict}")
-        is_good = all(each.is_balanced for each in self._accounts.values())
-        if daemon.returncode != 0:
-            print(f"the daemon ended with exit code {daemon.returncode}", file=sys.stderr)
-        return 0 if is_good and daemon.returncode == 0 else 1
+                verdict += ", killed"
+            self._print(f"{each.name:<7}{each.generated:>9}   {each.received:>8}   {each.lost:>5}  {verdict}")
+        if daemon_exit_code != 0:
+            ending.complain(f"the demo's daemon ended with exit code {daemon_exit_code}")
+        is_good = len(self._accounts) == len(NAMES) and all(each.is_balanced for each in self._accounts.values())
+        return 0 if is_good and daemon_exit_code == 0 else ending.EXIT_FAILED
 
 
-async def _start_daemon() -> tuple[trio.Process, str]:
-    """A daemon with a simulated port on loopback, and its URL."""
-    options = ["serve", "--simulate", "--listen", "lpt://127.0.0.1:0", "--pulse-hz", str(PULSE_HZ)]
+# A daemon with a simulated port on loopback.
+_DAEMON: Final = (
+    *("serve", "--simulate", "--listen", "lpt://127.0.0.1:0", "--pulse-hz", str(PULSE_HZ)),
+    *("--log-level", "error", "--until-eof"),
+)
+
+
+@asynccontextmanager
+async def _running(arguments: list[str]) -> AsyncIterator[trio.Process]:
+    """A process of this Python; after the block its standard input ends, and it with that, or it is killed."""
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "lpt_service", *options, "--log-level", "error"],
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=_environment(),
+        start_new_session=True,
     )
-    assert process.stdout is not None
+    try:
+        yield process
+    finally:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with trio.CancelScope(shield=True):
+            await process.stdin.aclose()
+            await process.stdout.aclose()
+            with trio.move_on_after(_END_WITHIN_S):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def _announced(daemon: trio.Process) -> str | None:
+    """The URL that a daemon prints when it serves; None if it ends first."""
+    assert daemon.stdout is not None
     line = b""
     while not line.endswith(b"\n"):
-        data = await process.stdout.receive_some()
+        data = await daemon.stdout.receive_some()
         if not data:
-            raise SystemExit("lptd: the demo's daemon did not start")
+            return None
         line += data
-    return process, line.decode().removeprefix("listening on ").strip()
-
-
-async def _start_client(name: str, url: str) -> trio.Process:
-    command = [sys.executable, "-m", "lpt_service.demo", name, url]
-    return await trio.lowlevel.open_process(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment())
+    return line.decode().removeprefix("listening on ").strip()
 
 
 def _environment() -> dict[str, str]:
@@ -237,7 +320,10 @@ def _environment() -> dict[str, str]:
 
 
 def _tell(what: str, **values: object) -> None:
-    print(json.dumps({"what": what, **values}), flush=True)
+    try:
+        print(json.dumps({"what": what, **values}), flush=True)
+    except OSError:  # the parent has ended, and so does this
+        os._exit(ending.EXIT_FAILED)
 
 
 async def _client(name: str, url: str) -> None:
@@ -268,5 +354,14 @@ async def _contend(port: Any) -> None:
         await trio.sleep(random.uniform(0.2, 1.6))  # noqa: S311 - not a secret
 
 
+def _main(name: str, url: str, parent: str) -> None:
+    try:
+        trio.run(_client, name, url)
+    except (Exception, BaseExceptionGroup):
+        if os.getppid() == int(parent):
+            raise
+        # Else the daemon, too, has lost its parent, and was gone before this one.
+
+
 if __name__ == "__main__":
-    trio.run(_client, sys.argv[1], sys.argv[2])
+    _main(*sys.argv[1:])

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Final
+from typing import Final, NoReturn
 
 from lpt_service import journal
 from lpt_service.protocol.errors import LptError
@@ -74,6 +74,13 @@ def noted_signals() -> Iterator[list[int]]:
     finally:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)
+
+
+def die_of(number: int) -> NoReturn:
+    """End this process by a signal that it has heeded, so that a shell sees what it was and ends its loop, too."""
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+    raise SystemExit(SIGNAL_BASE + number)  # where it is blocked
 
 
 def prepare_standard_streams() -> None:
