@@ -38,6 +38,12 @@ class Address(NamedTuple):
         """Under which clients reach it."""
         return Url(UNIX, path=self.host) if self.family == socket.AF_UNIX else Url(TCP, self.host, self.tcp_port)
 
+    def overlaps(self, other: Address) -> bool:
+        """Whether both cannot be listened on: the same TCP port of one host, or of all hosts of a family."""
+        if self.family == socket.AF_UNIX or (self.family, self.tcp_port) != (other.family, other.tcp_port):
+            return False
+        return self.host == other.host or not {self.host, other.host}.isdisjoint(ANY_HOSTS)
+
 
 async def resolve(url: Url, deadline: float) -> list[Address]:
     """The addresses of a URL; a host name may stand for several.

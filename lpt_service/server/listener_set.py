@@ -111,7 +111,7 @@ class ListenerSet:
                 try:
                     change.opened.extend(_open(each, is_shared))
                 except OSError as exc:
-                    problems.append(f"{each.path}: cannot listen on {each.url}: {self._explain(exc, each)}")
+                    problems.append(f"{each.path}: cannot listen on {each.url}: {self._explain(exc, each, wanted)}")
         problems += _settle(change, wanted)
         problems += self._exposed(change, is_open)
         if problems:
@@ -161,14 +161,18 @@ class ListenerSet:
                 wanted.found.append(listener)
         return wanted
 
-    def _explain(self, exc: OSError, wanted: _Wanted) -> str:
-        is_wide = any(address.host in ANY_HOSTS for address in wanted.missing)
-        if exc.errno == errno.EADDRINUSE and is_wide:
-            for listener in self.inherited:
-                if listener.address.tcp_port == wanted.url.tcp_port:
-                    return (
-                        f"systemd listens on {listener.url}, a part of it, for this daemon: change lptd.socket instead"
-                    )
+    def _explain(self, exc: OSError, wanted: _Wanted, everything: list[_Wanted]) -> str:
+        """Why it cannot be listened on; where another listener of this daemon is in the way, that one."""
+        if exc.errno == errno.EADDRINUSE:
+            for listener in (*self.inherited, *(found for each in everything for found in each.found)):
+                address = next((each for each in wanted.missing if each.overlaps(listener.address)), None)
+                if address is None:
+                    continue
+                how = "is a part of it" if address.host in ANY_HOSTS else "has it already"
+                if listener.is_inherited:
+                    way_out = "take another TCP port, such as 5379, or change lptd.socket"
+                    return f"systemd has {listener.url} for this daemon, which {how}: {way_out}"
+                return f"{listener.url} of the same list {how}"
         return advice(exc)
 
 

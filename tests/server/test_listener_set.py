@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -201,9 +202,25 @@ async def test_a_wildcard_beside_one_of_systemd_s_is_refused_with_the_way_out() 
     sock = inherited()
     listeners = ListenerSet([sock])
     port = sock.getsockname()[1]
-    with pytest.raises(ListenError, match=f"systemd listens on lpt://127.0.0.1:{port}.*change lptd.socket"):
-        await prepare(listeners, [f"lpt://0.0.0.0:{port}"])
+    said = (
+        f"systemd has lpt://127.0.0.1:{port} for this daemon, which is a part of it: take another TCP port.*lptd.socket"
+    )
+    with pytest.raises(ListenError, match=said):
+        await prepare(listeners, [f"lpts://0.0.0.0:{port}"])
     listeners.close()
+
+
+@pytest.mark.parametrize("hosts", [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("127.0.0.1", "127.0.0.1")])
+async def test_two_of_one_list_that_overlap_are_refused_with_the_way_out(
+    hosts: tuple[str, str], listeners: ListenerSet, port: int
+) -> None:
+    one, other = (f"lpt://{host}:{port}" for host in hosts)
+    said = re.escape(f"server.listen[1]: cannot listen on {other}: {one} of the same list ")
+    with pytest.raises(ListenError, match=said):
+        await prepare(listeners, [one, other])
+    await exchange(listeners, one)
+    with pytest.raises(ListenError, match=said):
+        await prepare(listeners, [one, other])
 
 
 async def test_those_of_systemd_that_are_not_named_are_told() -> None:
