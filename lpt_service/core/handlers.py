@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from lpt_service.core import effects as fx
 from lpt_service.core import port_report
 from lpt_service.core.jobs import Pulse
-from lpt_service.core.requests import ControlRequest, invalid, missing_role
+from lpt_service.core.requests import ControlRequest, invalid
 from lpt_service.protocol import messages, structs
 from lpt_service.protocol.ioctl import (
     CONTROL,
@@ -22,7 +22,6 @@ from lpt_service.protocol.ioctl import (
     RESERVED_ROUTINES,
     STATUS,
     Ioctl,
-    Role,
 )
 
 if TYPE_CHECKING:
@@ -106,9 +105,6 @@ def connect_interrupt(driver: FunctionDriver, request: ControlRequest, now_ns: i
         raise invalid("both routines are 0: nothing to connect")
     if max(routines) >= RESERVED_ROUTINES:
         raise invalid("a routine is a token from 1 to 2^63 - 1; larger ones are reserved for the daemon's own")
-    if structure.DeferredPortCheckRoutine and session.role < Role.USE:  # it is called to allocate the port
-        what = f"{request.row.name} with a DeferredPortCheckRoutine"
-        raise missing_role(what, Role.USE, driver.settings.name, session.role)
     enters_log = structure.InterruptServiceRoutine != 0 and not registry.is_listening(session)
     if enters_log:
         _check_from(driver, request, now_ns)

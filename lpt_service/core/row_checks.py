@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from lpt_service.core.requests import ControlRequest, invalid, missing_role
 from lpt_service.protocol.errors import RequestError
-from lpt_service.protocol.ioctl import Ioctl
+from lpt_service.protocol.ioctl import Ioctl, Role
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
 _TOUCHES_DEVICE: Final = frozenset(
     (Ioctl.READ_PORT_UCHAR, Ioctl.WRITE_PORT_UCHAR, Ioctl.FROB_CONTROL, Ioctl.PULSE),
 )
+# The DeferredPortCheckRoutine of a PARALLEL_INTERRUPT_SERVICE_ROUTINE.
+_DEFERRED_ROUTINE: Final = slice(16, 24)
+
+
+def _names_deferred_check(request: ControlRequest) -> bool:
+    """Whether the input, which may be too short still, connects a deferred port check."""
+    return request.row.code == Ioctl.PARALLEL_CONNECT_INTERRUPT and any(request.input[_DEFERRED_ROUTINE])
 
 
 def check_row(driver: FunctionDriver, request: ControlRequest) -> None:
@@ -29,6 +36,8 @@ def check_row(driver: FunctionDriver, request: ControlRequest) -> None:
         )
     if session.role < row.role:
         raise missing_role(row.name, row.role, name, session.role)
+    if session.role < Role.USE and _names_deferred_check(request):  # it is called to allocate the port
+        raise missing_role(f"{row.name} with a DeferredPortCheckRoutine", Role.USE, name, session.role)
     if len(request.input) < row.input_bytes:
         raise RequestError(
             Status.STATUS_BUFFER_TOO_SMALL,

@@ -130,8 +130,9 @@ def drain(session: Session, request: Request) -> dict[str, Any]:
 
 def revoke(session: Session, request: Request) -> dict[str, Any]:
     """Take the port from its owner."""
-    reason = _reason(request, _options(request, reason=str))
+    given = _options(request, reason=str)
     worker = _administer(session, request)
+    reason = _reason(given)
     _note(session, request, reason)
     lost = worker.driver.revoke(_by_administrator(reason), worker.clock.monotonic_ns())
     return {"revoked": lost and lost[0].session, "grant": lost and lost[1]}
@@ -142,9 +143,8 @@ def kick(session: Session, request: Request) -> dict[str, Any]:
     given = _options(request, session=int, reason=str)
     if "session" not in given:
         raise invalid("session: missing; status and queue show the numbers")
-    reason = _reason(request, given)
-    number = given["session"]
     worker = _administer(session, request)
+    reason, number = _reason(given), given["session"]
     kicked = next((each for state, each in worker.sessions.items() if state.session == number), None)
     if kicked is not None:
         kicked.why_released = _by_administrator(reason)
@@ -157,8 +157,9 @@ def kick(session: Session, request: Request) -> dict[str, Any]:
 
 def pause(session: Session, request: Request) -> dict[str, Any]:
     """Let nobody use the port until `resume`."""
-    reason = _reason(request, _options(request, reason=str))
+    given = _options(request, reason=str)
     worker = _administer(session, request)
+    reason = _reason(given)
     _note(session, request, reason)
     return {"paused": True, "was": worker.driver.pause(reason, worker.clock.monotonic_ns())}
 
@@ -213,7 +214,7 @@ def _options(request: Request, **types: type) -> dict[str, Any]:
     return dict(params[0])
 
 
-def _reason(request: Request, given: dict[str, Any]) -> str:
+def _reason(given: dict[str, Any]) -> str:
     reason: str = given.get("reason", "")
     if len(reason) > REASON_MAX_CHARACTERS:
         raise invalid(f"reason: {len(reason)} characters, the limit is {REASON_MAX_CHARACTERS}")

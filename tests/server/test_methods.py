@@ -299,6 +299,25 @@ async def test_wrong_params_are_named_and_change_nothing(
     assert house.paused is None
 
 
+ABOUT_VALUES = ("characters", "printable", "no session")
+
+
+@pytest.mark.parametrize("origin", [ANNA, BERTA], ids=["observe", "use"])
+@pytest.mark.parametrize(("method", "params", "said"), [row for row in WRONG if row[0] in ADMINISTRATION])
+async def test_the_role_comes_after_shape_and_types_and_before_values(
+    nursery: trio.Nursery, autojump_clock: MockClock, origin: Origin, method: str, params: tuple[Any, ...], said: str
+) -> None:
+    """The order of checks, as for control requests."""
+    house = await open_house(nursery)
+    peer = await house.enter(origin)
+    msgid = peer.send(method, *params)
+    if any(words in said for words in ABOUT_VALUES):
+        assert (await denied(peer, msgid)).startswith(f"role: {method} needs the role admin")
+        assert len(house.refused) == 1
+    else:
+        assert await invalid(peer, msgid) == said
+
+
 @pytest.mark.parametrize("params", [5, None, "x", {0: {}}])
 @pytest.mark.parametrize("method", [each for each in METHODS if each != "hello"])
 async def test_params_that_are_no_array(
