@@ -111,7 +111,7 @@ def connect_interrupt(driver: FunctionDriver, request: ControlRequest, now_ns: i
     registry.connect(session, request.input[: structure.SIZE], now_ns)
     first_seq = _enter_log(driver, request) if enters_log else log.next_seq
     output = structs.PARALLEL_INTERRUPT_INFORMATION(
-        InterruptObject=0,
+        InterruptObject=log.stream,
         TryAllocatePortAtInterruptLevel=Ioctl.TRY_ALLOCATE_PORT_AT_INTERRUPT_LEVEL,
         FreePortFromInterruptLevel=Ioctl.FREE_PORT_FROM_INTERRUPT_LEVEL,
         Context=session.context,

@@ -55,7 +55,9 @@ class PARALLEL_INTERRUPT_SERVICE_ROUTINE(_Structure):  # noqa: N801 - the names 
 
 @dataclass(frozen=True)
 class PARALLEL_INTERRUPT_INFORMATION(_Structure):  # noqa: N801
-    """Out of CONNECT_INTERRUPT: the control codes of the interrupt-level callbacks, and the handle they take."""
+    """Out of CONNECT_INTERRUPT: the port's interrupt object, which is its log's `stream`, never 0; the control codes of
+    the interrupt-level callbacks, and the handle they take.
+    """
 
     _LAYOUT = struct.Struct("<QQQQ")
     SIZE = _LAYOUT.size

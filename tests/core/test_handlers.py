@@ -11,7 +11,7 @@ from lpt_service.protocol.messages import KIND_EVENT
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import FROB, PARALLEL_INTERRUPT_INFORMATION, PARALLEL_PORT_INFORMATION, TRY_ALLOCATE
 from tests.core.fakes import FakePort
-from tests.core.harness import LAST_GRANT, MS, Client, Harness, routine
+from tests.core.harness import LAST_GRANT, MS, STREAM, Client, Harness, routine
 
 DATA, STATUS, CONTROL = 0, 1, 2
 GRANT = LAST_GRANT + 1
@@ -95,6 +95,14 @@ def test_a_client_can_call_through_the_structures_it_is_given() -> None:
     handle = interrupt.Context.to_bytes(8, "little")
     assert client.send(interrupt.TryAllocatePortAtInterruptLevel, handle, 1).output == b"\x01"
     assert client.send(interrupt.FreePortFromInterruptLevel, handle).status == 0
+
+
+@pytest.mark.parametrize("structure", [routine(isr=1), routine(deferred=1), routine(isr=1, deferred=2)])
+def test_the_interrupt_object_is_the_stream_of_the_log(structure: bytes) -> None:
+    for client in Harness().clients(2):
+        output = client.connect(structure).output
+        assert output is not None
+        assert PARALLEL_INTERRUPT_INFORMATION.unpack(output).InterruptObject == STREAM
 
 
 @pytest.mark.parametrize(("output_length", "expected"), [(32, 32), (39, 32), (40, 40), (100, 40)])

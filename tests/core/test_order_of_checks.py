@@ -152,7 +152,12 @@ def spoil(scene: Scene, *wrongs: Wrong) -> None:
         each.do(scene)
 
 
-ORDER_OF_SPOILING: Final = {short_input: 1, short_output: 1, wrong_type: 2, wrong_length_type: 2}
+ORDER_OF_SPOILING: Final[dict[Callable[[Scene], None], int]] = {
+    short_input: 1,
+    short_output: 1,
+    wrong_type: 2,
+    wrong_length_type: 2,
+}
 
 
 def rows_and_wrongs() -> list[Any]:

@@ -52,7 +52,7 @@ STEPS = (
         1,
     ),
     Step(
-        "PARALLEL_CONNECT_INTERRUPT of routine 7: callbacks 0x16200c and 0x162010, this session's handle, first_seq 0",
+        "PARALLEL_CONNECT_INTERRUPT of routine 7: stream, callbacks 0x16200c and 0x162010, the handle, first_seq 0",
         _control(3, Ioctl.PARALLEL_CONNECT_INTERRUPT, ISR, 40),
         2,
     ),

@@ -246,7 +246,7 @@ def blurred(value: Any, key: str = "") -> Any:
     if key == "session" or (isinstance(value, int) and value >= 1 << 24):
         return "a number"
     if isinstance(value, bytes):
-        return {8: b"8 bytes", 40: value[:24] + b"8 bytes" + value[32:]}.get(len(value), value)
+        return {8: b"8 bytes", 40: b"8 bytes" + value[8:24] + b"8 bytes" + value[32:]}.get(len(value), value)
     return value
 
 
@@ -261,6 +261,12 @@ def test_a_daemon_holds_the_conversation() -> None:
                 )
                 assert blurred(now) == blurred(then)
     assert next(frames, None) is None
+
+
+def test_the_interrupt_object_is_the_stream() -> None:
+    answers = [each for each in the_conversation() if each.sender == "D" and each.meaning]
+    hello, connected = (conversation.frame_of(conversation.decode("D", answers[index].data)) for index in (0, 2))
+    assert connected[3][1][:8] == hello[3]["stream"].to_bytes(8, "little")
 
 
 # Answers that are maps

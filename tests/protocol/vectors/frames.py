@@ -254,7 +254,7 @@ STRUCTURES: dict[str, tuple[bytes, dict[str, int]]] = {
     "PARALLEL_INTERRUPT_INFORMATION": (
         INTERRUPT_INFORMATION,
         {
-            "InterruptObject": 0,
+            "InterruptObject": STREAM,
             "TryAllocatePortAtInterruptLevel": 0x16200C,
             "FreePortFromInterruptLevel": 0x162010,
             "Context": CONTEXT,
