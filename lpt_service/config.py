@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from lpt_service import config_problems
 from lpt_service.core.settings import PortSettings
 from lpt_service.protocol.errors import LptError
 from lpt_service.protocol.url import TCP, TLS, UNIX, Url
@@ -303,7 +304,7 @@ def load(path: Path) -> Config:
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
-        raise ConfigError([f"{path}: not TOML: {exc}"]) from exc
+        raise ConfigError([f"{path}: {config_problems.no_toml(text, exc, _tables())}"]) from exc
     try:
         return parse(values)
     except ConfigError as exc:
@@ -315,9 +316,13 @@ def parse(values: dict[str, Any]) -> Config:
     try:
         return Config.model_validate(_tuples(values))
     except ValidationError as exc:
-        errors = exc.errors(include_url=False)
-        places = [error["loc"] for error in errors]
-        raise ConfigError([_explain(error) for error in errors if not _is_consequence(error, places)]) from exc
+        raise ConfigError([*config_problems.explain(exc, _tables())]) from exc
+
+
+def _tables() -> dict[str, str]:
+    """How the heading of each table is written."""
+    fields = Config.model_fields.items()
+    return {name: f"[[{name}]]" if isinstance(field.default, tuple) else f"[{name}]" for name, field in fields}
 
 
 def _tuples(value: Any) -> Any:
@@ -325,27 +330,3 @@ def _tuples(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _tuples(item) for key, item in value.items()}
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
-
-
-def _is_consequence(error: Any, places: list[tuple[int | str, ...]]) -> bool:
-    """Whether an array is called too short only because an item of it is wrong."""
-    at = error["loc"]
-    return error["type"] == "too_short" and any(len(place) > len(at) and place[: len(at)] == at for place in places)
-
-
-def _explain(error: Any) -> str:
-    path = ""
-    for part in error["loc"]:
-        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else str(part)
-    if error["type"] == "extra_forbidden":
-        return f"{path}: unknown key"
-    message = str(error["msg"])
-    if error["type"] == "value_error":  # our own words
-        message = message.removeprefix("Value error, ")
-    else:
-        message = message[:1].lower() + message[1:]
-    if not path:
-        return message
-    given = error["input"]
-    shown = "" if isinstance(given, (dict, tuple)) or error["type"] == "missing" else f" (got {given!r:.80})"
-    return f"{path}: {message}{shown}"
