@@ -201,26 +201,28 @@ def owned_port(url: str, command: str, timeout_s: float | None) -> Iterator[bloc
         on_queued = (lambda position: place.show(name, position)) if sys.stderr.isatty() else None
         try:
             stack.enter_context(port.allocated(timeout_s, on_queued=on_queued))
-        except TimedOut:
-            raise not_got(port.status(), timeout_s) from None
+        except TimedOut as error:
+            raise not_got(port.status(), error.detail, timeout_s) from None
         finally:
             place.clear()
         yield port
 
 
-def not_got(status: dict[str, Any], timeout_s: float | None, exit_code: int = TIMED_OUT) -> Failure:
-    """The port was not got in time."""
+def not_got(status: dict[str, Any], detail: str, timeout_s: float | None, exit_code: int = TIMED_OUT) -> Failure:
+    """The port was not got in time. `detail` is what the daemon said of it, `status` how things are now."""
     name = f"{status.get('port')} was not got" + (f" within {timeout_s:g} s" if timeout_s else "")
-    return Failure(f"{name}: {_why_not(status)}; wait longer with --timeout", exit_code)
+    return Failure(f"{name}: {_why_not(status, detail)}; wait longer with --timeout", exit_code)
 
 
-def _why_not(status: dict[str, Any]) -> str:
+def _why_not(status: dict[str, Any], detail: str) -> str:
     owner = status.get("owner")
     if owner:
         return f"{owner.get('client')} ({owner.get('peer')}) owns it"
     if status.get("paused") is not None:
         return f"it is paused ({status['paused'] or 'no reason was given'})"
-    return "its daemon grants nobody new" if status.get("draining") else "its owner has only just gone"
+    if status.get("draining"):
+        return "its daemon grants nobody new"
+    return detail or "its owner has only just gone"
 
 
 def grant_around(url: str) -> int | None:

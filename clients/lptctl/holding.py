@@ -141,8 +141,9 @@ class Holder:
                     self._place.clear()
                     url = str(port.url.with_port_name(session.port))
                     return await self._run_command({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
-            except TimedOut:
-                raise not_got(await port.status(), self._timeout_s, self._conflict_exit_code) from None
+            except TimedOut as error:
+                status = await port.status()
+                raise not_got(status, error.detail, self._timeout_s, self._conflict_exit_code) from None
             except Revoked as lost:
                 raise await _told_why(port, lost) from None
 

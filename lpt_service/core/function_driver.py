@@ -29,6 +29,7 @@ from lpt_service.core.requests import SESSION_ENDED, ControlRequest, SessionStat
 from lpt_service.core.row_checks import check_row
 from lpt_service.core.settings import PortSettings
 from lpt_service.core.storm_guard import StormGuard
+from lpt_service.core.why_busy import why_busy
 from lpt_service.port.absent import AbsentPort
 from lpt_service.port.base import ParallelPort
 from lpt_service.protocol.errors import PortError, PortGoneError, RequestError
@@ -180,7 +181,7 @@ class FunctionDriver:
     def check_may_wait(self, request: ControlRequest) -> None:
         """Raise RequestError if a request that cannot be answered now may not be pending either."""
         if request.options.timeout_ms == 0:
-            raise RequestError(Status.STATUS_IO_TIMEOUT, "timeout_ms is 0 and the port is busy")
+            raise RequestError(Status.STATUS_IO_TIMEOUT, f"{why_busy(self, request)}; timeout_ms is 0")
         limit = self.settings.max_pending_requests
         if len(request.session.pending) >= limit:
             raise RequestError(
@@ -235,7 +236,7 @@ class FunctionDriver:
         return True
 
     def _time_out(self, request: ControlRequest, now_ns: int) -> None:
-        detail = f"not begun within {request.options.timeout_ms} ms"
+        detail = f"{why_busy(self, request)}; not begun within {request.options.timeout_ms} ms"
         self._abandon(request, RequestError(Status.STATUS_IO_TIMEOUT, detail), now_ns)
 
     def _abandon(self, request: ControlRequest, error: RequestError, now_ns: int) -> None:

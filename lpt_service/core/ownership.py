@@ -81,6 +81,10 @@ class Ownership:
         """The queue, next one first."""
         return list(self._queue.values())
 
+    def find_waiter(self, session: SessionState) -> Waiter | None:
+        """The session's request in the queue, if it has one."""
+        return self._queue.get(session)
+
     def take(self, session: SessionState, now_ns: int) -> int:
         """Make `session` the owner of an available port; the number of its grant."""
         assert self.is_available

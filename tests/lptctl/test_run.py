@@ -260,6 +260,14 @@ def test_a_revoked_port_can_be_ignored() -> None:
     assert (process.returncode, *result) == (5, "", "")
 
 
+def test_an_owner_that_has_only_just_gone_is_named_by_what_the_daemon_said(lptctl: Lptctl) -> None:
+    too_late = RequestError(Status.STATUS_IO_TIMEOUT, 'session 7 ("a\x07b", anonymous) owns port LPT1; timeout_ms is 0')
+    with scripted_daemon(status={"port": "LPT1", "owner": None}, PARALLEL_PORT_ALLOCATE=too_late) as daemon:
+        code, _, err = lptctl.fails("write", "--no-wait", "data", "1", url=daemon.url)
+    assert code == 4
+    assert 'was not got: session 7 ("a\\x07b", anonymous) owns port LPT1; timeout_ms is 0; wait' in err
+
+
 @pytest.mark.parametrize("command", [("run", "--no-wait", "--", "true"), ("write", "--no-wait", "data", "1")])
 @pytest.mark.parametrize(
     ("status", "why"),

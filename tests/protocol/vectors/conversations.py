@@ -34,6 +34,8 @@ from tests.protocol.vectors.notation import (
 )
 
 MS = 1_000_000  # ns
+OWNED = 'session 1 ("first", anonymous, 192.0.2.7:50000) owns port LPT1'
+PLACE = "this request was number 1 of 1 in the queue"
 
 HELLO = (
     client(request(1, "hello", {"protocol": 1, "client": "example", "port": "LPT1"}), "Always the first request."),
@@ -181,9 +183,9 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
         client(notice("cancel", 2), "A cancel of a request that is over changes nothing, and nobody answers it."),
         client(control(3, Ioctl.PARALLEL_PORT_ALLOCATE, options={"timeout_ms": 100}), "The daemon can watch the time."),
         daemon(notice("queued", 3, 1), "It waits."),
-        daemon(failed(3, Status.STATUS_IO_TIMEOUT, "not begun within 100 ms"), "100 ms later."),
+        daemon(failed(3, Status.STATUS_IO_TIMEOUT, f"{OWNED}; {PLACE}; not begun within 100 ms"), "100 ms later."),
         client(control(4, Ioctl.PARALLEL_PORT_ALLOCATE, options={"timeout_ms": 0}), "Now or never."),
-        daemon(failed(4, Status.STATUS_IO_TIMEOUT, "timeout_ms is 0 and the port is busy"), "Never."),
+        daemon(failed(4, Status.STATUS_IO_TIMEOUT, f"{OWNED}; timeout_ms is 0"), "Never."),
     ),
     "the owner loses the port": (
         *HELLO,
