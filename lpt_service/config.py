@@ -155,6 +155,7 @@ class LimitsConfig(_Section):
     """`[limits]`: how much anybody may have, and how long a silence may last."""
 
     dead_peer_s: float = Field(default=15.0, ge=1, le=3600)
+    unread_reply_s: float = Field(default=300.0, ge=1, le=86_400)
     max_connections: Limit = 8192
     max_connections_per_address: Limit = 2048
     max_connections_before_hello: Limit = 512

@@ -31,6 +31,7 @@ from lpt_service.server.hello import SERVER_NAME
 from lpt_service.server.identity import Origin
 from lpt_service.server.listener_set import Change, ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
+from lpt_service.server.peer_watch import watch_peers
 from lpt_service.server.port_opener import opener_of
 from lpt_service.server.port_worker import PortWorker
 from lpt_service.server.pulse_source import raise_pulses
@@ -119,6 +120,7 @@ class Daemon:
                     self._reception.nursery = self._nursery
                     self._let_in(self._listeners)
                     nursery.start_soon(self._supervision.run)
+                    nursery.start_soon(watch_peers, self.sessions, lambda: self.limits)
                     nursery.start_soon(self._gate.watch_expiry, lambda: self.clock.realtime_ns() / 1e9)
                     self._supervision.ready()
                     self._nursery.start_soon(self._keep_reloading)

@@ -49,6 +49,7 @@ class Outbox:
         self._log: EventLog | None = None
         self._wanted = frozenset(messages.NOTIFICATIONS)
         self._in_flight: bytes = b""
+        self._is_reply_in_flight = False
         self._replies: list[bytes] = []
         self._reply_bytes = 0
         self._notices: dict[tuple[object, ...], Notice] = {}
@@ -59,6 +60,11 @@ class Outbox:
     def backlog_bytes(self) -> int:
         """What waits for the client to read, the log not counted."""
         return len(self._in_flight) + self._reply_bytes
+
+    @property
+    def owes_reply(self) -> bool:
+        """True while a reply, or a part of one, waits for the client to read."""
+        return self._reply_bytes > 0 or self._is_reply_in_flight
 
     @property
     def is_in_log(self) -> bool:
@@ -105,6 +111,11 @@ class Outbox:
         self._notices.clear()
         if messages.CLOSING in self._wanted:
             self._last = encode_notification(messages.CLOSING, (reason,))
+
+    def drop_log(self) -> None:
+        """Send nothing of the log any more, nor the answers that stand behind it; what is in flight stays."""
+        self._reply_bytes -= sum(len(passage.after) for passage in self._passages)
+        self._passages.clear()
 
     # A session without a connection
 
@@ -176,11 +187,12 @@ class Outbox:
                 if sent < len(self._in_flight):
                     self._in_flight = self._in_flight[sent:]
                     return False
-                self._in_flight = b""
+                self._in_flight, self._is_reply_in_flight = b"", False
             if self._replies:
                 self._in_flight = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
                 self._reply_bytes -= len(self._in_flight)
                 self._replies.clear()
+                self._is_reply_in_flight = True
             elif self._notices:
                 self._in_flight = self._render_notices()
             elif self._passages and not self._is_up_to_date():
@@ -213,7 +225,7 @@ class Outbox:
             self._leap(passage, log)
             return True
         if passage.entry == end:
-            self._in_flight = passage.after
+            self._in_flight, self._is_reply_in_flight = passage.after, True
             self._reply_bytes -= len(passage.after)
             self._passages.popleft()
             return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
@@ -73,6 +74,7 @@ class Session:
         self._stream = stream
         self._decoder = Decoder(BEFORE_HELLO_LIMITS)
         self._reading = trio.CancelScope()  # its deadline is the hello's, later that of a frame that has begun
+        self._lingering = trio.CancelScope()  # at the end, with a client that does not read
         self._has_deadline = False
         self._deadline_reason = f"no hello within {HELLO_TIMEOUT_S:.0f} s"
         self._end_reason: str | None = None  # set when the conversation is to end from this side
@@ -82,8 +84,9 @@ class Session:
         self._is_lost = False  # nothing can be sent any more
         self._is_blocked = False  # the socket is full: the drain task sends, nobody else
         self._room = trio.lowlevel.ParkingLot()  # who waits for the drain task to get on
-        self._patience = trio.CancelScope()  # of the drain task, with a peer that takes nothing
-        self._waiting_since = math.inf
+        # Since when the client has taken nothing while a reply waits, and what was unsent at the last look.
+        self._unread_since_s = math.inf
+        self._unsent_bytes = 0
 
     # The life of a session
 
@@ -107,12 +110,15 @@ class Session:
     def end(self, reason: str, *, with_log: bool = False) -> None:
         """End the conversation from this side: what is there is sent, then `closing` with `reason`.
 
-        `with_log`: the event log is sent up to its end, too.
+        `with_log`: the event log is sent up to its end, too. Said again, it has a client that is slow to read waited
+        for no longer.
         """
         if self._end_reason is None:
             self._end_reason, self._ends_with_log = reason, with_log
             self.is_leaving = True
             self._reading.cancel()
+        else:
+            self._lingering.cancel()
 
     def enter(self, worker: PortWorker, state: SessionState) -> None:
         """Hello was good: this connection speaks for `state` from now on."""
@@ -132,12 +138,35 @@ class Session:
         self._turn_left = 0
 
     def set_dead_peer_s(self, dead_peer_s: float) -> None:
-        """Another limit for a peer that cannot be reached, or takes nothing; also for a wait that has begun."""
-        self._patience.deadline = self._waiting_since + dead_peer_s
-        try:
+        """Another limit for a peer that cannot be reached."""
+        with suppress(*_PEER_GONE):  # the session's own task finds out
             self._stream.set_dead_peer_s(dead_peer_s)
-        except _PEER_GONE:
-            pass  # the session's own task finds out
+
+    def check_peer(self, now_s: float) -> None:
+        """End the session if its peer cannot be reached, or has not read its replies for too long.
+
+        To be called now and then. `now_s`: trio's time.
+        """
+        limits = self.daemon.limits
+        try:
+            if self._stream.is_unreachable(limits.dead_peer_s):
+                self._lose(f"it cannot be reached: no answer for {limits.dead_peer_s:g} s")
+            elif self._reads_replies(now_s):
+                self._unread_since_s = math.inf
+            elif now_s - self._unread_since_s >= limits.unread_reply_s:
+                self.end(f"its replies were not read for {limits.unread_reply_s:g} s")
+        except _PEER_GONE as exc:
+            self._lose(str(exc) or type(exc).__name__)
+
+    def _reads_replies(self, now_s: float) -> bool:
+        """Whether none waits, or the client has taken something since the last look. A part of a frame is enough."""
+        is_ending = self._is_lost or self._end_reason is not None
+        if is_ending or not self._is_blocked or not self.outbox.owes_reply:
+            return True
+        before, self._unsent_bytes = self._unsent_bytes, self._stream.unsent_bytes()
+        if self._unread_since_s == math.inf or self._unsent_bytes < before:
+            self._unread_since_s = now_s
+        return False
 
     def _lose(self, why: str) -> None:
         """The peer is gone. May be called in any task; the session's own one does what follows."""
@@ -147,6 +176,7 @@ class Session:
         self._is_lost = True
         self._end_reason = None  # nothing can be said; `is_leaving` stays
         self._reading.cancel()
+        self._lingering.cancel()
         self._room.unpark_all()
 
     def _release(self, *, is_kept: bool = False) -> None:
@@ -169,8 +199,25 @@ class Session:
             self.flush()
             while self._is_blocked and not self._is_lost:
                 await self._room.park()
-            if not self._is_lost:
-                await self._stream.finish()
+        if self._is_blocked and not self._is_lost:
+            self.outbox.drop_log()
+            self._stream.make_room()
+            self._is_blocked = not self.outbox.pump(self._stream.try_send)
+        is_patient = self.state is not None and not self._ends_with_log
+        with self._lingering:
+            self._lingering.deadline = trio.current_time() + (
+                self.daemon.limits.unread_reply_s if is_patient else CLOSE_TIMEOUT_S
+            )
+            await self._see_off(is_patient=is_patient)
+
+    async def _see_off(self, *, is_patient: bool) -> None:
+        """Shut down once all is in the socket. `is_patient`: and keep it until the client has taken all."""
+        while self._is_blocked and not self._is_lost:
+            await self._room.park()
+        if not self._is_lost:
+            await self._stream.finish()
+        if is_patient and not self._is_lost:
+            await self._stream.wait_until_taken()
 
     # Reading
 
@@ -325,9 +372,8 @@ class Session:
             return
         try:
             while True:
-                if not await self._wait_writable():
-                    self._lose(f"it took not a byte for {self.daemon.limits.dead_peer_s:g} s")
-                    return
+                await self._stream.wait_writable()
+                self._unread_since_s = math.inf
                 if self.outbox.pump(self._stream.try_send):
                     break
                 self._room.unpark_all()
@@ -339,17 +385,3 @@ class Session:
         else:
             self._is_blocked = False
             self._room.unpark_all()
-
-    async def _wait_writable(self) -> bool:
-        """Wait until the socket takes more; False if the peer takes nothing for `dead_peer_s`."""
-        before = self._stream.unsent_bytes()
-        while True:
-            self._waiting_since = trio.current_time()
-            self._patience = trio.CancelScope(deadline=self._waiting_since + self.daemon.limits.dead_peer_s)
-            with self._patience:
-                await self._stream.wait_writable()
-                return True
-            now = self._stream.unsent_bytes()
-            if now >= before:
-                return False
-            before = now

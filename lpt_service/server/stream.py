@@ -10,6 +10,7 @@ import fcntl
 import socket
 import struct
 import termios
+from contextlib import suppress
 from typing import Final, Protocol
 
 import trio
@@ -20,7 +21,17 @@ UNSENT_LOW_WATER_BYTES: Final = 64 * 1024
 # After the last frame: how long, and how much, a peer may still be talking before the connection is cut.
 _DISCARD_S: Final = 1.0
 _DISCARD_BYTES: Final = 16 * 1024 * 1024
+_LOOK_S: Final = 1.0  # whether the peer has taken all is looked at so often
 _INT: Final = struct.Struct("i")
+# The room that a last frame gets behind what the peer has not read, as far as net.core.wmem_max allows.
+_LAST_ROOM_BYTES: Final = 512 * 1024
+_TCP_NOTSENT_LOWAT_OFF: Final = 0x7FFF_FFFF
+_TCP_OPTION_RTO_CEILING: Final = 44  # TCP_RTO_MAX_MS, of Linux 6.15 and newer; Python has no name for it
+_RTO_CEILINGS_MS: Final = range(1_000, 120_001)  # what the kernel takes for it
+# Of struct tcp_info: retransmissions and probes without an answer; how many ms ago data, and an ACK, last came.
+_TCP_INFO: Final = struct.Struct("2xBB48xII")
+# One may have been lost on the way.
+_UNANSWERED_MIN: Final = 2
 
 
 class Stream(Protocol):
@@ -48,10 +59,22 @@ class Stream(Protocol):
         """Bytes sent that the peer has not taken yet; that it shrinks shows that the peer is alive."""
 
     def set_dead_peer_s(self, dead_peer_s: float) -> None:
-        """From now on, a peer that cannot be reached counts as gone after so long."""
+        """From now on, a peer that cannot be reached is to be noticed within so long."""
+
+    def is_unreachable(self, dead_peer_s: float) -> bool:
+        """Whether the peer has been asked for a sign of life, and has given none for so long.
+
+        Whether it reads does not matter: it is its kernel that answers.
+        """
+
+    def make_room(self) -> None:
+        """Let the kernel hold more than usual, for the last frames of a conversation whose peer does not read now."""
 
     async def finish(self) -> None:
         """Say that nothing more comes, and let the peer read the last frame; bounded in time."""
+
+    async def wait_until_taken(self) -> None:
+        """Wait until closing loses nothing that was sent. Not bounded."""
 
     def close(self) -> None:
         """Close at once."""
@@ -98,6 +121,22 @@ class SocketStream:
         if self._socket.family != socket.AF_UNIX:
             _set_dead_peer_s(self._socket, dead_peer_s)
 
+    def is_unreachable(self, dead_peer_s: float) -> bool:
+        """As TCP_INFO has it; a Unix socket's peer is always reached."""
+        if self._socket.family == socket.AF_UNIX:
+            return False
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        retransmits, probes, since_data_ms, since_ack_ms = _TCP_INFO.unpack(info)
+        is_asked = max(retransmits, probes) >= _UNANSWERED_MIN
+        return bool(is_asked and min(since_data_ms, since_ack_ms) >= dead_peer_s * 1000)
+
+    def make_room(self) -> None:
+        """Lift what `set_options` has set, and the kernel's own measure if it is smaller."""
+        if self._socket.family != socket.AF_UNIX:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _TCP_NOTSENT_LOWAT_OFF)
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) < _LAST_ROOM_BYTES:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LAST_ROOM_BYTES)
+
     async def finish(self) -> None:
         """Shut down our half, then discard what comes: closing with unread input would reset the connection and take
         the last frame with it.
@@ -108,6 +147,11 @@ class SocketStream:
             while discarded < _DISCARD_BYTES and (data := await self.receive()):
                 discarded += len(data)
 
+    async def wait_until_taken(self) -> None:
+        """What a Unix socket was sent, it has; TCP gives up soon what its peer does not take from a closed socket."""
+        while self._socket.family != socket.AF_UNIX and self.unsent_bytes():  # noqa: ASYNC110 - no event tells of it
+            await trio.sleep(_LOOK_S)
+
     def close(self) -> None:
         """Close at once; whoever waits on the socket gets ClosedResourceError."""
         if self._socket.fileno() >= 0:
@@ -116,7 +160,7 @@ class SocketStream:
 
 
 def set_options(sock: socket.socket, dead_peer_s: float) -> None:
-    """Set up a connected socket. A peer that does not acknowledge for `dead_peer_s` counts as gone."""
+    """Set up a connected socket, so that `SocketStream.is_unreachable` tells of a dead peer in time."""
     sock.setblocking(False)
     if sock.family == socket.AF_UNIX:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNSENT_LOW_WATER_BYTES)
@@ -127,12 +171,18 @@ def set_options(sock: socket.socket, dead_peer_s: float) -> None:
 
 
 def _set_dead_peer_s(sock: socket.socket, dead_peer_s: float) -> None:
-    """TCP_USER_TIMEOUT where something is on its way, keep-alive probes where nothing is."""
-    # Keep-alive knows whole seconds only. The last probe falls on the time-out, which is looked at with each.
+    """Have the kernel ask the peer for a sign of life often enough: an idle one, and one whose window is closed.
+
+    Not by TCP_USER_TIMEOUT, which ends a peer that does not read, although it answers: docs/adr/0018.
+    """
+    # Keep-alive knows whole seconds only. When as many probes went unanswered, the kernel ends the connection.
     timeout_s, probes = int(dead_peer_s), 5
     interval_s = max(1, timeout_s * 2 // 3 // probes)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_s * 1000)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, max(1, timeout_s - probes * interval_s))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, interval_s)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, probes)
+    # Left alone, the pauses between two probes of a closed window double up to two minutes.
+    pause_ms = min(max(int(dead_peer_s / 3 * 1000), _RTO_CEILINGS_MS.start), _RTO_CEILINGS_MS.stop - 1)
+    with suppress(OSError):  # an older kernel
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_OPTION_RTO_CEILING, pause_ms)

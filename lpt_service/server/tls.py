@@ -167,6 +167,14 @@ class TlsStream:
         """As for a plain socket."""
         self._raw.set_dead_peer_s(dead_peer_s)
 
+    def is_unreachable(self, dead_peer_s: float) -> bool:
+        """As for a plain socket."""
+        return self._raw.is_unreachable(dead_peer_s)
+
+    def make_room(self) -> None:
+        """As for a plain socket."""
+        self._raw.make_room()
+
     # The end
 
     async def finish(self) -> None:
@@ -175,6 +183,10 @@ class TlsStream:
             self._tls.unwrap()
         await self._push_all()
         await self._raw.finish()
+
+    async def wait_until_taken(self) -> None:
+        """As for a plain socket."""
+        await self._raw.wait_until_taken()
 
     def close(self) -> None:
         """Close at once."""

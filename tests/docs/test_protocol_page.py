@@ -178,6 +178,7 @@ def test_registers() -> None:
         f"| no hello | {HELLO_TIMEOUT_S:.0f} s |",
         f"| a frame begun and not finished | {FRAME_TIMEOUT_S:.0f} s |",
         f"`dead_peer_s` ({LimitsConfig().dead_peer_s:.0f} s by default)",
+        f"`unread_reply_s` ({LimitsConfig().unread_reply_s:.0f} s by default)",
         f"once {LimitsConfig().max_backlog_bytes // 1024} KiB of them wait",
         f"fixed size, {INTERRUPT_FRAME_BYTES} bytes",
         f"`interrupt_log_frames` entries ({PortSettings('').interrupt_log_frames:,} by default)",

@@ -29,9 +29,12 @@ def main() -> None:
         client.notification("queued")
     if state in ("in a pulse", "all at once"):
         client.control(PULSE, pulse(0xF0, 0x05, 10_000_000), 16)
+    if state == "not reading":
+        client.allocate()
+        client.send(*([0, msgid, "status", []] for msgid in range(1000, 2000)))
     if state in ("mid-frame", "all at once"):
         client.socket.sendall(msgpack.packb([0, 99, INTERNAL, [ALLOCATE, b"x" * 1000, 0]])[:500])
-    elif state != "before hello":
+    elif state not in ("before hello", "not reading"):
         client.call("ping")
     print("ready", flush=True)
     time.sleep(600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -51,6 +52,9 @@ class MemoryStream:
         is_closed, is_finished: the daemon has called `close`, `finish`.
         dead_peer_s: what the daemon has set.
         unsent: what `unsent_bytes` answers; None: what waits for the client.
+        silent_since_s: since when the client's kernel has not answered.
+        is_window_closed: what was sent and not read would be lost if the connection were closed.
+        last_room: how many bytes it holds from `make_room` on.
     """
 
     def __init__(self, room: int = 1 << 30) -> None:
@@ -60,6 +64,9 @@ class MemoryStream:
         self.is_closed = self.is_finished = False
         self.unsent: int | None = None
         self.dead_peer_s: float | None = None
+        self.silent_since_s = math.inf
+        self.is_window_closed = False
+        self.last_room = 1 << 20
         self._incoming: deque[bytes] = deque()
         self._is_eof = False
         self._outgoing = bytearray()
@@ -115,10 +122,24 @@ class MemoryStream:
         self._check()
         self.dead_peer_s = dead_peer_s
 
+    def is_unreachable(self, dead_peer_s: float) -> bool:
+        self._check()
+        return trio.current_time() - self.silent_since_s >= dead_peer_s
+
+    def make_room(self) -> None:
+        self._check()
+        self.room = max(self.room, self.last_room)
+
     async def finish(self) -> None:
         self._check()
         self.is_finished = True
         await trio.lowlevel.checkpoint()
+
+    async def wait_until_taken(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while self.is_window_closed and self._outgoing:
+            await self._changed.park()
+            self._check()
 
     def close(self) -> None:
         self.is_closed = True

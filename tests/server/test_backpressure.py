@@ -196,74 +196,16 @@ async def test_received_plus_lost_is_generated_for_a_listener_that_reads_late(
     assert status(daemon)["counters"]["lost"] == slow.session.outbox.lost > 0
 
 
-# A peer that is gone without a word
-
-
-async def test_semantic_02_a_peer_that_takes_not_a_byte_for_dead_peer_s_counts_as_ended(
-    daemon: Daemon, autojump_clock: MockClock
-) -> None:
-    owner, waiter = await enter(daemon), await enter(daemon)
-    await owner.result(owner.allocate())
-    waiting = waiter.allocate()
-    await owner.messages()
-    owner.stream.room = 0
-    owner.send("ping")
-    await trio.sleep(14.9)
-    assert is_open(owner)
-    assert status(daemon)["waiting"] == 1
-    await trio.sleep(0.2)
-    assert owner.stream.is_closed
-    assert await waiter.result(waiting) == [0, b""]
-    assert status(daemon)["sessions"] == 1
-
-
-async def test_semantic_02_dead_peer_s_is_a_setting(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    daemon = await start_daemon(nursery, limits={"dead_peer_s": 3})
-    peer = await enter(daemon, room=0)
-    assert not await peer.messages()
-    peer.send("ping")
-    await trio.sleep(2.9)
-    assert is_open(peer)
-    await trio.sleep(0.2)
-    assert not is_open(peer)
-
-
-async def test_a_slow_peer_lives_as_long_as_it_takes_something(daemon: Daemon, autojump_clock: MockClock) -> None:
-    """A byte now and then, seen by what is unsent, though the stream never becomes writable."""
-    peer = await enter(daemon, room=0)
-    peer.stream.unsent = 100
-    peer.send("ping")
-    for _ in range(100):
-        await trio.sleep(14)
-        peer.stream.unsent -= 1
-    assert is_open(peer)
-    await trio.sleep(31)
-    assert not is_open(peer)
-
-
-@pytest.mark.parametrize("failure", [ConnectionResetError("reset"), None])
+@pytest.mark.parametrize("failure", [ConnectionResetError("reset"), TimeoutError("timed out")])
 async def test_a_peer_that_is_lost_while_it_is_not_read_from_ends(
-    daemon: Daemon, autojump_clock: MockClock, failure: Exception | None
+    daemon: Daemon, autojump_clock: MockClock, failure: Exception
 ) -> None:
-    """Its session waits for room, in the middle of a turn; None: it takes not a byte any more."""
+    """Its session waits for room, in the middle of a turn."""
     peer = await enter(daemon, room=100)
     peer.stream.feed(*[request(1, "ping") * 100] * 600)
     await wait_all_tasks_blocked()
     assert peer.session.outbox.backlog_bytes >= BACKLOG_MAX_BYTES
-    if failure is not None:
-        peer.stream.break_(failure)
-    await trio.sleep(15.1)
+    peer.stream.break_(failure)
+    await wait_all_tasks_blocked()
     assert not is_open(peer)
     assert status(daemon)["sessions"] == 0
-
-
-async def test_a_listener_that_stops_reading_is_ended_too(daemon: Daemon, autojump_clock: MockClock) -> None:
-    peer = await enter(daemon)
-    await peer.result(peer.connect_interrupt())
-    peer.stream.room = 100
-    for _ in range(10):
-        simulated(daemon).raise_interrupt()
-        await wait_all_tasks_blocked()
-    await trio.sleep(15.1)
-    assert not is_open(peer)
-    assert status(daemon)["registered"] == 0

@@ -19,6 +19,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lpt_service.config import Config
 from lpt_service.protocol.url import Url
 from lpt_service.server.daemon import Daemon
+from lpt_service.server.peer_watch import LOOK_INTERVAL_MAX_S
 from lpt_service.server.systemd import Handover
 from tests.server.fakes import Peer, VirtualClock, config, enter, is_open, status, until
 
@@ -158,28 +159,40 @@ async def test_limits_and_tokens_hold_for_who_comes_and_drop_nobody(
 async def test_dead_peer_s_holds_for_connections_that_are_there(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Their sockets are told, and a wait for a peer that takes nothing is cut short, or goes on longer."""
+    """Their sockets are told, and one that is silent already is noticed sooner, or later."""
     reloading = Reloading(limits={"dead_peer_s": 100})
     await nursery.start(reloading.daemon.run)
-    good, deaf = await enter(reloading.daemon), await enter(reloading.daemon, room=1)
-    deaf.send("ping")
+    good, silent = await enter(reloading.daemon), await enter(reloading.daemon)
+    silent.stream.silent_since_s = trio.current_time()
     await trio.sleep(3)
     await reloading.reload(limits={"dead_peer_s": 5})
-    assert good.stream.dead_peer_s == deaf.stream.dead_peer_s == 5
+    assert good.stream.dead_peer_s == silent.stream.dead_peer_s == 5
     await trio.sleep(1.5)
-    assert is_open(deaf)
-    await trio.sleep(1)
-    assert not is_open(deaf)
+    assert is_open(silent)
+    await trio.sleep(LOOK_INTERVAL_MAX_S)
+    assert not is_open(silent)
     assert is_open(good)
 
-    patient = await enter(reloading.daemon, room=1)
-    patient.send("ping")
+    patient = await enter(reloading.daemon)
+    patient.stream.silent_since_s = trio.current_time()
     await trio.sleep(3)
     await reloading.reload(limits={"dead_peer_s": 60})
     await trio.sleep(50)
     assert is_open(patient)
-    await trio.sleep(10)
+    await trio.sleep(10 + LOOK_INTERVAL_MAX_S)
     assert not is_open(patient)
+
+
+async def test_unread_reply_s_holds_for_replies_that_wait(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    reloading = Reloading()
+    await nursery.start(reloading.daemon.run)
+    deaf = await enter(reloading.daemon, room=1)
+    deaf.send("ping")
+    await trio.sleep(20)
+    assert not deaf.session.is_leaving
+    await reloading.reload(limits={"unread_reply_s": 10})
+    await trio.sleep(LOOK_INTERVAL_MAX_S)
+    assert deaf.session.is_leaving
 
 
 async def test_dead_peer_s_of_a_connection_that_is_just_going(nursery: trio.Nursery, autojump_clock: MockClock) -> None:

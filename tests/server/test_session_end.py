@@ -79,13 +79,15 @@ async def test_a_violation_still_answers_a_disconnect_whose_answer_waits_behind_
 async def test_a_client_that_does_not_read_its_closing_is_closed_all_the_same(
     daemon: Daemon, autojump_clock: MockClock
 ) -> None:
+    """What is left is put into its socket, where it finds it."""
     peer = await enter(daemon, room=100)
     for _ in range(50):
         peer.send("ping")
     peer.stream.feed(b"\xc1")
     await trio.sleep(module.CLOSE_TIMEOUT_S + 0.1)
     assert peer.stream.is_closed
-    assert not peer.stream.is_finished
+    assert peer.stream.is_finished
+    assert closing(peer.read()) == "not MessagePack: byte 0xc1"
 
 
 # Failures

@@ -34,8 +34,11 @@ def link() -> Iterator[Link]:
         yield link
 
 
-# Idle: keep-alive finds out. Interrupts on their way: TCP_USER_TIMEOUT does.
-@pytest.mark.parametrize(("state", "pulse_hz"), [("owning", 0), ("all at once", 0), ("all at once", 50)])
+# Idle: keep-alive finds out. Interrupts on their way: what is sent again, and not acknowledged. More replies than its
+# connection holds, for it does not read: probes of its closed window.
+@pytest.mark.parametrize(
+    ("state", "pulse_hz"), [("owning", 0), ("all at once", 0), ("all at once", 50), ("not reading", 0)]
+)
 def test_semantic_02_the_port_is_handed_on_by_dead_peer_s(
     link: Link, tmp_path: Path, state: str, pulse_hz: int
 ) -> None:
