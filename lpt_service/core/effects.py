@@ -22,12 +22,16 @@ class Notice(Protocol):
 
 
 class Complete(NamedTuple):
-    """Answer a request that was pending: with `error`, or with `output`."""
+    """Answer a request: with `error`, or with `output`.
+
+    `end_seq`: it has disconnected one of several ISRs, which hears what came before that number.
+    """
 
     session: SessionState
     msgid: int
     output: bytes
     error: RequestError | None = None
+    end_seq: int | None = None
 
 
 class Notify(NamedTuple):

@@ -12,22 +12,33 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from lpt_service.protocol.codec import INTERRUPT_COUNT_MAX, INTERRUPT_FRAME_BYTES, encode_interrupt
-from lpt_service.protocol.messages import KIND_EVENT
+from lpt_service.protocol.messages import KIND_EVENT, KIND_MASKED, KIND_STOPPED
 
 _SEQ = struct.Struct(">Q")
 _SEQ_OFFSET = 14  # of the number within an entry
 _SEQ_END = _SEQ_OFFSET + _SEQ.size
+_SILENCES: Final = (KIND_MASKED, KIND_STOPPED)
 
 
-class OvertakenMark(NamedTuple):
-    """The latest mark that is no longer kept: whoever goes on behind it has to hear of it all the same."""
+class LoggedMark(NamedTuple):
+    """A mark in the log: whoever goes on behind it may have to hear of it all the same."""
 
     entry: int
     seq: int
     frame: bytes
+
+    @property
+    def kind(self) -> int:
+        """What it says."""
+        return self.frame[-1]
+
+    @property
+    def is_silence(self) -> bool:
+        """True when the port is not heard from here on, until another mark says that it is."""
+        return self.kind in _SILENCES
 
     def at(self, seq: int) -> bytes:
         """The mark as a frame, at the place where its reader goes on."""
@@ -49,7 +60,7 @@ class EventLog:
         self.stream = stream
         self.end = 0
         self.next_seq = 0
-        self.overtaken: OvertakenMark | None = None
+        self.overtaken: LoggedMark | None = None
         self._marks: deque[int] = deque()  # those that are kept, by their entries
         self._ring = bytearray(capacity * INTERRUPT_FRAME_BYTES)
         self._view = memoryview(self._ring)
@@ -74,13 +85,22 @@ class EventLog:
     def _write(self, timestamp_ns: int, count: int, status: int, control: int, kind: int) -> None:
         at = self.end % self.capacity * INTERRUPT_FRAME_BYTES
         if self._marks and self._marks[0] == self.end - self.capacity:
-            entry, frame = self._marks.popleft(), bytes(self._view[at : at + INTERRUPT_FRAME_BYTES])
-            self.overtaken = OvertakenMark(entry, int(_SEQ.unpack_from(frame, _SEQ_OFFSET)[0]), frame)
+            self.overtaken = self._mark_at(self._marks.popleft())
         self._view[at : at + INTERRUPT_FRAME_BYTES] = encode_interrupt(
             self.next_seq, timestamp_ns, count, status, control, kind
         )
         self.next_seq += count
         self.end += 1
+
+    def _mark_at(self, entry: int) -> LoggedMark:
+        at = entry % self.capacity * INTERRUPT_FRAME_BYTES
+        frame = bytes(self._view[at : at + INTERRUPT_FRAME_BYTES])
+        return LoggedMark(entry, int(_SEQ.unpack_from(frame, _SEQ_OFFSET)[0]), frame)
+
+    def mark_before(self, entry: int) -> LoggedMark | None:
+        """The latest mark before `entry` (which is kept, or is `end`); None if there has been none."""
+        kept = next((mark for mark in reversed(self._marks) if mark < entry), None)
+        return self.overtaken if kept is None else self._mark_at(kept)
 
     def seq_at(self, entry: int) -> int:
         """The number of the first interrupt at or after `entry` (which is kept, or is `end`)."""

@@ -370,6 +370,8 @@ class FunctionDriver:
         survival.restore(self, kept, now_ns)
         if self.is_ready and self.paused is None:
             administration.open_up(self, now_ns)
+        else:
+            self.registry.mark_state(now_ns)
 
     def _stop(self, error: RequestError, why: str, now_ns: int) -> SessionState | None:
         """End every request, registration and the ownership; the session that was the owner."""

@@ -151,10 +151,13 @@ def disconnect_interrupt(driver: FunctionDriver, request: ControlRequest, now_ns
     registration = registry.disconnect(session, request.input[:size], now_ns)
     has_room = request.output_length >= structs.U64.size
     output = structs.U64.pack(registry.log.next_seq) if has_room else b""
-    if registration.has_isr and not registry.is_listening(session):
+    if not registration.has_isr:
+        return output
+    if registry.is_listening(session):
+        driver.effects.append(fx.Complete(session, request.msgid, output, end_seq=registry.log.next_seq))
+    else:
         driver.effects.append(fx.LeaveLog(session, registry.log.end, request.msgid, output))
-        return None
-    return output
+    return None
 
 
 # Registers

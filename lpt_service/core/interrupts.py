@@ -222,8 +222,19 @@ class InterruptRegistry:
             if not self.is_masked:
                 self._enable()
         self.is_suspended = False
-        if self._is_wanted:
-            self._mark(KIND_UNHEARD, now_ns)
+        self.mark_state(now_ns)
+
+    def mark_state(self, now_ns: int) -> None:
+        """If somebody is to hear the port: write down that it is heard from here on, or why it is not.
+
+        The latest mark of the log says so at any time; a silence that it tells of already is not written twice.
+        """
+        if not self._is_wanted:
+            return
+        kind = KIND_STOPPED if self.is_suspended else KIND_MASKED if self.is_masked else KIND_UNHEARD
+        latest = self.log.mark_before(self.log.end)
+        if kind == KIND_UNHEARD or latest is None or latest.kind != kind:
+            self._mark(kind, now_ns)
 
     def attach(self, port: ParallelPort, now_ns: int) -> None:
         """Another device is there in place of the one that has gone. A storm is forgotten."""
@@ -291,8 +302,7 @@ class InterruptRegistry:
         if not self._is_silent:
             self._enable()
         self._is_wanted = True
-        if not self.is_suspended:
-            self._mark(KIND_UNHEARD, now_ns)
+        self.mark_state(now_ns)
 
     def _unwant(self, now_ns: int) -> None:
         """Quiet the device, then take what it had raised before. Fails only by PortGoneError."""

@@ -65,9 +65,10 @@ def hello(session: Session, request: Request) -> dict[str, Any]:
     answer = welcome(worker.driver, state, daemon.limits, daemon.clock, may_drain=entry.may_drain)
     if worker.parking.grace_s > 0:
         answer["limits"]["grace_s"] = worker.parking.grace_s
+        session.outbox.keeps_unread = True
         answer["resume"] = worker.parking.tickets.issue(worker, state, entry.identity, session.origin.counted_as)
     if is_resumed:
-        answer["resumed"] = worker.parking.describe(state)
+        answer["resumed"] = worker.parking.describe(state, session.outbox)
     return answer
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from lpt_service.core.effects import Notice
-from lpt_service.core.event_log import EventLog
+from lpt_service.core.event_log import EventLog, LoggedMark
 from lpt_service.protocol import messages
 from lpt_service.protocol.codec import INTERRUPT_FRAME_BYTES, encode_notification
 
@@ -19,22 +19,62 @@ _SLICE_BYTES: Final = 64 * 1024
 # Then it is others' turn: a reader that is far behind, and fast, would hold them up for the whole ring.
 _SLICES_A_PUMP: Final = 8
 
+# Answers to disconnects, of one session, that may not have reached its client, with the parts of the log before them.
+# When there are more, the oldest counts as read.
+UNREAD_ANSWERS_MAX: Final = 256
+
 TrySend = Callable[[bytes | memoryview], int]
 
 
 class _Passage:
     """One way through the log: from where an ISR was connected to where the last one was disconnected."""
 
-    __slots__ = ("after", "before", "begin", "end", "end_seq", "entry", "next_seq")
+    __slots__ = (
+        "after",
+        "before",
+        "begin",
+        "end",
+        "end_seq",
+        "entry",
+        "first_seq",
+        "is_sent",
+        "last_mark",
+        "msgid",
+        "next_seq",
+        "opening",
+    )
 
-    def __init__(self, entry: int, next_seq: int, before: bytes) -> None:
+    def __init__(self, entry: int, first_seq: int, next_seq: int) -> None:
         self.begin = entry
         self.entry = entry  # the next one to send
-        self.next_seq = next_seq  # its number, kept here because the ring may overtake it
-        self.before = before  # a frame to send first
+        self.first_seq = first_seq  # where its account begins
+        self.next_seq = next_seq  # the number of `entry`, kept here because the ring may overtake it
+        self.opening = b""  # how it began: a sync, and a mark that stands
+        self.before = b""  # what is to be sent first
         self.end: int | None = None  # None while it is open
         self.end_seq = 0
-        self.after = b""  # a frame to send last: the answer to the disconnect
+        self.last_mark: LoggedMark | None = None  # before `end`
+        self.msgid: int | None = None  # of the disconnect that ended it
+        self.after = b""  # a frame to send last: the answer to that
+        self.is_sent = False  # to the end
+
+    def move_to(self, entry: int, log: EventLog) -> None:
+        """Go on at `entry`, or at the oldest kept one, or at the end."""
+        entry = max(entry, log.oldest)
+        if self.end is not None and self.end <= entry:
+            self.entry, self.next_seq = self.end, self.end_seq
+        else:
+            self.entry, self.next_seq = entry, log.seq_at(entry)
+
+    def mark_before(self, log: EventLog) -> LoggedMark | None:
+        """The latest mark before `entry`."""
+        return self.last_mark if self.entry == self.end else log.mark_before(self.entry)
+
+
+class _UnreadAnswer(NamedTuple):
+    end_seq: int
+    frame: bytes
+    passage: _Passage | None  # that it ends; None: it was sent at once, for another routine goes on hearing
 
 
 class Outbox:
@@ -42,10 +82,14 @@ class Outbox:
 
     Attributes:
         lost: interrupts that this session was told it has lost because it read too slowly.
+        keeps_unread: the session may come back: keep what its client may not have read.
+        unread: the answers to disconnects that are kept, by their msgids (what the port ended has a negative number).
     """
 
     def __init__(self) -> None:
         self.lost = 0
+        self.keeps_unread = False
+        self.unread: dict[int, _UnreadAnswer] = {}
         self._log: EventLog | None = None
         self._wanted = frozenset(messages.NOTIFICATIONS)
         self._in_flight: bytes = b""
@@ -71,6 +115,11 @@ class Outbox:
         """True while there is, or may come, something of the log to be sent."""
         return bool(self._passages)
 
+    @property
+    def is_hearing(self) -> bool:
+        """True while it is sent what is added to the log."""
+        return bool(self._passages) and self._passages[-1].end is None
+
     def set_wanted(self, names: frozenset[str]) -> None:
         """The notifications that the client wants; the others are dropped."""
         self._wanted = names
@@ -88,21 +137,37 @@ class Outbox:
     def enter_log(self, log: EventLog, entry: int, reason: str, next_seq: int, lost: int | None) -> None:
         """Send the log from `entry` on, after an `interrupt_sync`."""
         self._log = log
-        if messages.INTERRUPT in self._wanted:
-            before = self._sync(reason, next_seq, lost)
-            if reason == messages.SYNC_RESUMED:
-                before += self._mark_missed_since(log, next_seq - (lost or 0), next_seq)
-            self._passages.append(_Passage(entry, next_seq, before))
+        if messages.INTERRUPT not in self._wanted:
+            return
+        passage = _Passage(entry, next_seq - (lost or 0), next_seq)
+        since_entry = 0 if reason == messages.SYNC_RESUMED else entry
+        passage.opening = passage.before = self._sync(passage, reason, lost, passage.first_seq, since_entry)
+        self._passages.append(passage)
 
-    def leave_log(self, end: int, answer: bytes) -> None:
-        """Send the log up to `end`, then `answer`, and nothing of the log after: the fence."""
-        passage = self._passages[-1] if self._passages else None
-        if passage is None or passage.end is not None or self._log is None:
+    def leave_log(self, end: int, answer: bytes, msgid: int | None = None) -> None:
+        """Send the log up to `end`, then the answer to `msgid`, and nothing of the log after: the fence."""
+        passage, log = self._passages[-1] if self._passages else None, self._log
+        if passage is None or passage.end is not None or log is None:
             if answer:
                 self.add_reply(answer)
             return
-        passage.end, passage.end_seq, passage.after = end, self._log.seq_at(end), answer
+        passage.end, passage.end_seq, passage.last_mark = end, log.seq_at(end), log.mark_before(end)
+        passage.after, passage.msgid = answer, msgid
         self._reply_bytes += len(answer)
+        self._keep_unread(-1 - end if msgid is None else msgid, _UnreadAnswer(passage.end_seq, answer, passage))
+
+    def answer_disconnect(self, msgid: int, answer: bytes, end_seq: int) -> None:
+        """Answer at once, for this session goes on hearing by another routine."""
+        self.add_reply(answer)
+        if self._passages:
+            self._keep_unread(msgid, _UnreadAnswer(end_seq, answer, None))
+
+    def _keep_unread(self, msgid: int, answer: _UnreadAnswer) -> None:
+        if not self.keeps_unread:
+            return
+        if len(self.unread) >= UNREAD_ANSWERS_MAX:
+            del self.unread[next(iter(self.unread))]
+        self.unread[msgid] = answer
 
     def finish(self, reason: str, *, with_log: bool) -> None:
         """Nothing comes after what is here, but a `closing` notification; `with_log`: the log up to its end first."""
@@ -122,59 +187,90 @@ class Outbox:
     def part(self) -> Outbox:
         """Leave the frame in flight to the connection that is ending; what is still to be said goes on in the answer.
 
-        Replies that were not sent are gone, as are those that were sent and not read.
+        Replies that were not sent are gone, as are those that were sent and not read; but for those to disconnects, on
+        which a client's account depends.
         """
         parted = Outbox()
         parted.lost, self.lost = self.lost, 0
+        parted.keeps_unread = self.keeps_unread
         parted._log, parted._wanted = self._log, self._wanted
         parted._notices, self._notices = self._notices, {}
-        parted._passages.extend(passage for passage in self._passages if passage.end is None)
+        parted.unread, self.unread = self.unread, {}
+        sent = (each.passage for each in parted.unread.values() if each.passage is not None and each.passage.is_sent)
+        parted._passages.extend((*sent, *self._passages))
         self._passages.clear()
         self._replies.clear()
         self._reply_bytes = 0
         return parted
 
-    def rewind(self) -> None:
-        """Go back in the log to the first entry that may not have reached the client.
-
-        That is as far as the log goes back: what the kernel has handed over may have been lost unread, at the client's
-        end or on the way. Only a client that says where it is (`resume`) is spared what it has heard.
-        """
-        if not self._passages:
-            return
-        passage = self._passages[-1]
-        passage.entry = passage.begin  # `next_seq` stays, for what is lost counts from there
-
     def resume(self, parted: Outbox, resume_from: tuple[int, int] | None, *, is_restart: bool) -> None:
         """Go on with what a former connection's outbox had: its notices, and the log from where the client says it is.
 
-        `resume_from`: (stream, next_seq) as the client has it. `is_restart`: the log is another one than it was then.
-        Without `resume_from`, only what was never sent counts as lost: what else is missing, the numbers tell.
+        What the kernel has handed over may have been lost unread, at the client's end or on the way: only a client that
+        says where it is, by `resume_from` (stream, next_seq), is spared what it has heard, and is told again what its
+        disconnects were answered. Without that, all that the log has of an ISR that is connected still is sent, and
+        only what was never sent counts as lost: what else is missing, the numbers tell.
+
+        `is_restart`: the log is another one than it was then.
         """
         self.lost += parted.lost
+        self.keeps_unread = parted.keeps_unread
         for notice in parted._notices.values():
             self.add_notice(notice)
-        if not parted._passages or parted._log is None or messages.INTERRUPT not in self._wanted:
+        log = self._log = parted._log
+        if log is None or messages.INTERRUPT not in self._wanted:
             return
-        passage, log = parted._passages[-1], parted._log
-        self._log = log
-        self._passages.append(passage)
         is_other_log = is_restart or (resume_from is not None and resume_from[0] != log.stream)
-        if resume_from is None or is_other_log:
-            entry, expected = max(passage.entry, log.oldest), passage.next_seq
-        else:
-            entry, expected = log.find(resume_from[1]), resume_from[1]
-        if passage.end is not None and passage.end <= entry:  # its part of the log was over before, and is behind it
-            passage.entry, passage.next_seq = passage.end, passage.end_seq
-        else:
-            passage.entry, passage.next_seq = entry, log.seq_at(entry)
+        unsent = [each for each in parted._passages if not each.is_sent]
         if is_other_log:
-            passage.before = self._sync(messages.SYNC_RESTARTED, passage.next_seq, None)
+            self._take_over(unsent[-1:], {})
+        elif resume_from is None:
+            self._take_over(unsent, parted.unread)
+        else:
+            unheard = [each for each in parted._passages if not each.is_sent or each.end_seq >= resume_from[1]]
+            unread = {msgid: each for msgid, each in parted.unread.items() if each.end_seq >= resume_from[1]}
+            self._take_over(unheard, unread)
+        if not self._passages:
             return
-        if resume_from is not None:
+        passage = self._passages[0]
+        since_entry, expected_seq = passage.begin, passage.next_seq
+        if resume_from is None or is_other_log:
+            passage.move_to(passage.begin, log)
+        else:
+            expected_seq = max(resume_from[1], passage.first_seq)
+            passage.move_to(max(log.find(resume_from[1]), passage.begin), log)
             passage.begin = passage.entry  # everything before has reached it
-        passage.before = self._sync(messages.SYNC_RESUMED, passage.next_seq, max(0, passage.next_seq - expected))
-        passage.before += self._mark_missed_since(log, expected, passage.next_seq)
+        if is_other_log:
+            passage.before = self._sync(passage, messages.SYNC_RESTARTED, None, passage.next_seq, passage.entry)
+            return
+        lost = max(0, passage.next_seq - expected_seq)
+        unseen_seq = passage.first_seq if resume_from is None else expected_seq
+        answers = b"".join(each.frame for each in self.unread.values() if each.passage is None)
+        passage.before = answers + self._sync(passage, messages.SYNC_RESUMED, lost, unseen_seq, since_entry)
+
+    def _take_over(self, passages: list[_Passage], unread: dict[int, _UnreadAnswer]) -> None:
+        """Send these again, each from its beginning."""
+        for passage in passages:
+            if passage is not passages[0]:
+                passage.entry, passage.next_seq, passage.before = passage.begin, passage.first_seq, passage.opening
+            passage.is_sent = False
+            self._reply_bytes += len(passage.after)
+        self._passages.extend(passages)
+        if passages:
+            there = set(passages)
+            self.unread = {
+                msgid: each for msgid, each in unread.items() if each.passage is None or each.passage in there
+            }
+
+    def forget_answer(self, msgid: int) -> None:
+        """Its client has read the answer: it uses the number again."""
+        self.unread.pop(msgid, None)
+
+    @property
+    def repeated(self) -> list[int]:
+        """The msgids of the disconnects that are about to be answered, perhaps once more."""
+        of_passages = [each.msgid for each in self._passages if each.msgid is not None]
+        return [*(msgid for msgid, each in self.unread.items() if each.passage is None), *of_passages]
 
     # Sending
 
@@ -225,9 +321,9 @@ class Outbox:
             self._leap(passage, log)
             return True
         if passage.entry == end:
-            self._in_flight, self._is_reply_in_flight = passage.after, True
+            self._in_flight, self._is_reply_in_flight = passage.after, bool(passage.after)
             self._reply_bytes -= len(passage.after)
-            self._passages.popleft()
+            self._passages.popleft().is_sent = True
             return True
         frames = log.slice(passage.entry, end, _SLICE_BYTES)
         sent = try_send(frames)
@@ -242,30 +338,23 @@ class Outbox:
 
     def _leap(self, passage: _Passage, log: EventLog) -> None:
         """The ring has overtaken this reader: go to the oldest kept entry (or the end), and say what is lost."""
-        is_beyond = passage.end is not None and passage.end <= log.oldest
-        if is_beyond:
-            assert passage.end is not None
-            passage.entry, next_seq = passage.end, passage.end_seq
-        else:
-            passage.entry, next_seq = log.oldest, log.seq_at(log.oldest)
-        lost = next_seq - passage.next_seq
-        mark = self._mark_missed_since(log, passage.next_seq, next_seq, passage.end)
-        passage.next_seq = next_seq
+        expected_seq = passage.next_seq
+        passage.move_to(log.oldest, log)
+        lost = passage.next_seq - expected_seq
         self.lost += lost
-        self._in_flight = self._sync(messages.SYNC_OVERRUN, next_seq, lost) + mark
+        self._in_flight = self._sync(passage, messages.SYNC_OVERRUN, lost, expected_seq, passage.begin)
 
-    def _mark_missed_since(self, log: EventLog, expected_seq: int, next_seq: int, end: int | None = None) -> bytes:
-        """The latest mark that the ring has overtaken, for who expected `expected_seq` and goes on at `next_seq`.
+    def _sync(self, passage: _Passage, reason: str, lost: int | None, unseen_seq: int, since_entry: int) -> bytes:
+        """`interrupt_sync` for a client that goes on at `passage.entry`, and the mark that it has to know of there.
 
-        One that stands directly at `expected_seq` it may have seen: it is told twice rather than missed. `end`: the
-        entry at which its part of the log ends.
+        That is the latest mark before, if the port has not been heard since, or if the client may not have seen it:
+        one of its own time, from the entry `since_entry` and the number `unseen_seq` on.
         """
-        mark = log.overtaken
-        if mark is None or mark.seq < expected_seq or (end is not None and mark.entry >= end):
-            return b""
-        return mark.at(next_seq)
-
-    def _sync(self, reason: str, next_seq: int, lost: int | None) -> bytes:
-        if messages.INTERRUPT_SYNC not in self._wanted:
-            return b""
-        return encode_notification(messages.INTERRUPT_SYNC, (reason, next_seq, lost))
+        assert self._log is not None
+        sync, mark = b"", passage.mark_before(self._log)
+        if messages.INTERRUPT_SYNC in self._wanted:
+            sync = encode_notification(messages.INTERRUPT_SYNC, (reason, passage.next_seq, lost))
+        if mark is None:
+            return sync
+        is_unseen = mark.entry >= since_entry and mark.seq >= unseen_seq
+        return sync + mark.at(passage.next_seq) if is_unseen or mark.is_silence else sync

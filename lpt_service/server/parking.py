@@ -75,10 +75,11 @@ class Parking:
         """Keep what a session holds, whose connection broke; False if there is nothing to keep, or no grace."""
         state, worker = session.state, self._worker
         assert state is not None
-        if self.grace_s <= 0 or self.tickets.find(state) is None or not self._holds_anything(state):
+        if self.grace_s <= 0 or self.tickets.find(state) is None:
+            return False
+        if not self._holds_anything(state) and not session.outbox.unread:
             return False
         outbox = worker.part(session)
-        outbox.rewind()
         self._keep(state, outbox, is_restored=False)
         worker.carry_out()  # the timer is to know of the deadline
         session.log.info("kept for %g s without a connection", self.grace_s)
@@ -114,7 +115,6 @@ class Parking:
             session.outbox.set_wanted(said.notifications)
         if former is not None:
             outbox = self._worker.part(former)
-            outbox.rewind()
             former.yield_to(session)
             is_restored = False
         else:
@@ -124,15 +124,15 @@ class Parking:
         self._worker.driver.arbiter.repeat_waiters(state, self._worker.clock.monotonic_ns())
         return state
 
-    def describe(self, state: SessionState) -> dict[str, Any]:
-        """`resumed` in the answer to hello: what the session still holds."""
+    def describe(self, state: SessionState, outbox: Outbox) -> dict[str, Any]:
+        """`resumed` in the answer to hello: what the session still holds, and what `outbox` still has to answer."""
         driver = self._worker.driver
         is_owner = driver.ownership.owner is state
         places = {each.request.session: each.position for each in driver.ownership.number_waiters()}
         return {
             "grant": driver.ownership.grant if is_owner else None,
             "position": places.get(state),
-            "pending": list(state.pending),
+            "pending": [*state.pending, *outbox.repeated],
             "registrations": [each.key for each in driver.registry.held_by(state)],
         }
 

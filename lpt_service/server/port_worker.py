@@ -115,7 +115,7 @@ class PortWorker:
     def join(self, session: Session, state: SessionState) -> None:
         """A session has a connection again."""
         self.sessions[state] = session
-        if session.outbox.is_in_log:
+        if session.outbox.is_hearing:
             self._pump.add(session)
 
     def remove_session(self, session: Session) -> None:
@@ -196,6 +196,9 @@ class PortWorker:
             return
         if effect.error is None:
             frame = encode_result(effect.msgid, (len(effect.output), effect.output))
+            if effect.end_seq is not None:
+                session.outbox.answer_disconnect(effect.msgid, frame, effect.end_seq)
+                return
         else:
             error = effect.error
             frame = encode_error(effect.msgid, error.status, error.status_name, error.detail)
@@ -222,7 +225,7 @@ class PortWorker:
             answer = b""
             if effect.msgid is not None:
                 answer = encode_result(effect.msgid, (len(effect.output), effect.output))
-            session.outbox.leave_log(effect.end, answer)
+            session.outbox.leave_log(effect.end, answer, effect.msgid)
             self._pump.discard(session)
             return
         outbox = self.parking.outbox_of(effect.session)

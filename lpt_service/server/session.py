@@ -324,6 +324,8 @@ class Session:
         state = self.state
         if state is not None and request.msgid in state.pending:
             raise ConversationError(f"msgid {request.msgid} is still pending, and was used again")
+        if request.msgid in self.outbox.unread:
+            self.outbox.forget_answer(request.msgid)
         try:
             method = METHODS.get(request.method)
             if state is None and request.method != messages.HELLO:

@@ -51,7 +51,7 @@ class InterruptModel:
     is_paused: bool = False
     unmasked_ns: int = 0
     pause_ns: int = 0
-    window: list[int] = field(default_factory=lambda: [0, 0])  # since when, how many
+    recent: list[tuple[int, int]] = field(default_factory=list)  # when, how many: since it was unmasked last
 
     @property
     def is_wanted(self) -> bool:
@@ -79,18 +79,16 @@ class InterruptModel:
             self.strays += count
         elif count:
             self._write(count, KIND_EVENT)
-            if self.now_ns - self.window[0] >= SECOND:
-                self.window = [self.now_ns, 0]
-            self.window[1] += count
-            if self.window[1] > RATE_HZ:
+            self.recent.append((self.now_ns, count))
+            if sum(number for at_ns, number in self.recent if self.now_ns - at_ns < SECOND) > RATE_HZ:
                 self._mask()
 
     def connect(self, client: Client, structure: bytes) -> None:
         """A structure that is not connected yet."""
         self.collect()
         if has_isr(structure):
-            if not self.is_wanted and not self.is_paused:
-                self._write(0, KIND_UNHEARD)
+            if not self.is_wanted:
+                self._write_state()
             self.linger_until_ns = None
             if client not in self.listeners():
                 self.ways.setdefault(client, []).append(Way(self.generated, len(self.history)))
@@ -134,8 +132,9 @@ class InterruptModel:
         if self.is_paused:
             if self.is_wanted:
                 self.collect()
-                self._write(0, KIND_UNHEARD)
             self.is_paused = False
+            if self.is_wanted:
+                self._write_state()
 
     def stop(self) -> None:
         """The port stops."""
@@ -162,9 +161,22 @@ class InterruptModel:
             self.collect()
             self.masked_until_ns = None
             self.unmasked_ns = self.now_ns
-            self.window = [self.now_ns, 0]
+            self.recent.clear()
             if not self.is_paused:
                 self._write(0, KIND_UNMASKED)
+
+    def _write_state(self) -> None:
+        """Whether it is heard from here on; the latest mark in the log says so at any time."""
+        if self.is_paused or self.masked_until_ns is not None:
+            kind = KIND_STOPPED if self.is_paused else KIND_MASKED
+            if kind != self.standing(len(self.history)):
+                self._write(0, kind)
+        else:
+            self._write(0, KIND_UNHEARD)
+
+    def standing(self, entry: int) -> int | None:
+        """The latest mark before `entry`."""
+        return next((kind for _, _, kind in reversed(self.history[:entry]) if kind != KIND_EVENT), None)
 
     def _mask(self) -> None:
         self._write(0, KIND_MASKED)

@@ -181,7 +181,8 @@ def test_the_next_daemon_goes_on(is_there: bool) -> None:
     daemon.interrupt(2)
     for client in (owner, second):
         assert client.passages[0].syncs == [("restarted", 0, None)]
-        assert [frame[5] for frame in client.heard()] == [KIND_UNHEARD, KIND_EVENT]
+        marks = [KIND_UNHEARD] if is_there else [KIND_STOPPED, KIND_UNHEARD]
+        assert [frame[5] for frame in client.heard()] == [*marks, KIND_EVENT]
     assert first.passages == type(first.passages)()
     daemon.settle()
     assert owner.told(WAITERS) == [(WAITERS, (2,))]

@@ -100,7 +100,7 @@ class MemoryStream:
 
     def try_send(self, data: bytes | memoryview) -> int:
         self._check()
-        sent = min(len(data), self.room - len(self._outgoing))
+        sent = max(0, min(len(data), self.room - len(self._outgoing)))
         self._outgoing += data[:sent]
         self.taken_at_most = max(self.taken_at_most, len(self._outgoing))
         return sent

@@ -31,7 +31,10 @@ class Client(Peer):
     _taken = 0
 
     def read(self, at_most: int | None = None) -> list[Any]:
-        data = self.stream.take(at_most)
+        return self.feed(self.stream.take(at_most))
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The messages that what was taken off the stream makes whole."""
         self._taken += len(data)
         self._unpacker.feed(data)
         return list(self._unpacker)

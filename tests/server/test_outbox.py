@@ -512,7 +512,6 @@ def test_no_silence_is_without_a_mark_however_slow_the_reader(
             seen = [params[0] + params[2] for _, name, params in messages if name == "interrupt"]
             synced = [params[1] for _, name, params in messages if name == "interrupt_sync"]
             parted, outbox, pipe = outbox.part(), Outbox(), Pipe(room=0)
-            parted.rewind()
             outbox.resume(parted, (1, max(seen + synced, default=0)), is_restart=False)
     pipe.room = PLENTY
     while not outbox.pump(pipe.try_send):

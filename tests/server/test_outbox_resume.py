@@ -18,9 +18,7 @@ from tests.server.test_outbox import PLENTY, FakeNotice, Pipe, listening, pumped
 
 def broken(outbox: Outbox) -> Outbox:
     """What is left when the connection is."""
-    parted = outbox.part()
-    parted.rewind()
-    return parted
+    return outbox.part()
 
 
 def resumed(
@@ -167,16 +165,18 @@ def test_a_log_that_was_left_meanwhile_is_sent_to_its_end_only(resume_from: tupl
     assert sync(messages)[1] + len(seqs(messages)) == 1, "the end, or the one before it"
 
 
-def test_left_and_entered_again_it_is_the_latter_that_counts() -> None:
+def test_left_and_entered_again_both_parts_come() -> None:
     log = EventLog(16, stream=1)
     parted = broken(listening(log))
+    logged(log, 1)
     parted.leave_log(log.end, b"")
     logged(log, 2)
     parted.enter_log(log, log.end, "connected", log.next_seq, 0)
     logged(log, 2)
     messages = pumped(resumed(parted))
-    assert sync(messages) == ["resumed", 2, 0]
-    assert seqs(messages) == [2, 3]
+    assert sync(messages) == ["resumed", 0, 0]
+    assert messages[2] == [2, "interrupt_sync", ["connected", 3, 0]]
+    assert seqs(messages) == [0, 3, 4]
 
 
 def test_only_what_the_new_connection_wants_comes() -> None:

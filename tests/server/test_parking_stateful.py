@@ -26,6 +26,7 @@ class Someone:
         self.number = client.number
         self.request = 0  # its allocate, while it waits
         self.listens = False
+        self.has_disconnected = False  # and what that was answered may be unread
         self.left_at: float | None = None  # when it lost its connection
 
 
@@ -89,11 +90,12 @@ class Model:
     async def disconnect_(self, someone: Someone) -> None:
         msgid = someone.client.disconnect_interrupt()
         assert ((await someone.client.answer(msgid))[0] is None) == someone.listens
+        someone.has_disconnected = someone.has_disconnected or someone.listens
         someone.listens = False
 
     async def break_(self, someone: Someone) -> None:
         await someone.client.lose()
-        if someone is self.owner or someone in self.queue or someone.listens:
+        if someone is self.owner or someone in self.queue or someone.listens or someone.has_disconnected:
             someone.left_at = trio.current_time()
         else:
             self.end(someone)
@@ -110,7 +112,7 @@ class Model:
     async def come_back(self, someone: Someone) -> None:
         """After a break, or while the old connection is still there."""
         someone.client = again = await back(self.daemon, someone.client)
-        someone.left_at = None
+        someone.left_at, someone.has_disconnected = None, False  # it says not where it is: it hears nothing any more
         assert again.number == someone.number
         is_waiting = someone in self.queue
         assert again.resumed == {
