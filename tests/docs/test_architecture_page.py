@@ -54,7 +54,7 @@ def test_the_picture_names_the_floors_in_order() -> None:
     (picture,) = blocks(PAGE, "text")
     floors = re.findall(r"lpt_service/([\w.]+?)(?:\.py|/) ", picture.text)
     assert floors == ["cli", "server", "core", "port", "protocol"]
-    layers = re.search(r"^layers = \[(.*)]", read(PROJECT / "pyproject.toml"), re.MULTILINE)
+    layers = re.search(r"^layers = \[(.*?)]", read(PROJECT / "pyproject.toml"), re.MULTILINE | re.DOTALL)
     assert layers is not None
     drawn = [name for name in re.findall(r"\w+", layers[1]) if name in floors]
     assert drawn == floors
