@@ -21,12 +21,12 @@ from lpt_client.blocking_administration import Administration
 from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_keeper import Hold, Keeper
-from lpt_client.blocking_link import deadline_after
 from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
 from lpt_client.sockets import TlsOptions, connect_socket, default_client_name
+from lpt_client.waits import deadline_after
 from lpt_service.protocol.ioctl import CONTROL, DATA
 from lpt_service.protocol.structs import (
     MORE_PARALLEL_PORT_INFORMATION,
@@ -75,7 +75,7 @@ def open_port(
             `grace_s`): ownership and registrations stay, and the call that met the loss connects again itself, in the
             time that it has. It raises ConnectionLost if its answer is lost (`goes_on` is True then). False: every
             loss of the connection is one of the session.
-        connect_timeout_s: bounds the connection and hello together, in seconds (beside the system's look-up of a name).
+        connect_timeout_s: bounds the look-up of the name, the connection and hello together, in seconds.
         reply_timeout_s: bounds the wait for the answer to a request that waits for nobody; then ConnectionLost.
         open_socket: gives the connected socket, given the URL and a deadline in `time.monotonic()`: for tunnels, tests.
 
@@ -145,8 +145,9 @@ class Port(Administration):
         keeper = self._keeper
         deadline_s = deadline_after(timeout)
         while keeper.link.is_over:
-            if not keeper.pump(deadline_s) and time.monotonic() >= deadline_s:
-                return False
+            keeper.pump(deadline_s)
+            if time.monotonic() >= deadline_s:
+                return not keeper.link.is_over
         return True
 
     @property
@@ -267,9 +268,9 @@ class Port(Administration):
 
     def _acquire(self, timeout: float | None, on_queued: Callable[[int], object] | None) -> Hold:
         call = operations.allocate(timeout)
-        answer_within_s = operations.answer_within_s(timeout)
+        deadline_s = time.monotonic() + operations.answer_within_s(timeout)
         try:
-            hold = self._keeper.acquire(call, answer_within_s=answer_within_s, on_queued=on_queued)
+            hold = self._keeper.acquire(call, deadline_s, on_queued=on_queued)
         except ConnectionLost as lost:
             raise self._keeper.error(lost) from lost.__cause__
         assert hold is not None, "an allocate is granted or raises"
@@ -317,7 +318,7 @@ class Port(Administration):
         call = operations.pulse(value, after, width_us, grant)
         if width_us < _LONG_PULSE_US:
             return self._call(call)
-        return self._call(call, self._reply_timeout_s + width_us / 1e6)
+        return self._call(call, time.monotonic() + self._reply_timeout_s + width_us / 1e6)
 
     # Interrupts
 
@@ -377,9 +378,9 @@ class Port(Administration):
             link.port_info = self._call(operations.PORT_INFO)
         return link.port_info
 
-    def _call(self, call: Call[T], answer_within_s: float | None = None) -> T:
+    def _call(self, call: Call[T], deadline_s: float | None = None) -> T:
         try:
-            return self._keeper.call(call, answer_within_s=answer_within_s)
+            return self._keeper.call(call, deadline_s)
         except AccessDenied:
             if self._keeper.revoked is not None:
                 raise Revoked(self._keeper.revoked) from None

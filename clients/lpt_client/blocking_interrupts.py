@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from lpt_client.blocking_link import deadline_after
 from lpt_client.errors import LptError, PortStopped
 from lpt_client.events import Event
 from lpt_client.interrupt_stream import InterruptStream
+from lpt_client.waits import deadline_after
 
 
 class Interrupts(InterruptStream):
@@ -24,9 +24,9 @@ class Interrupts(InterruptStream):
     Synchronization: that of the port, one thread at a time.
     """
 
-    # Of the port, set when it is connected: receive until a deadline; ask whether it will be heard again.
+    # Of the port, set when it is connected; each is given a deadline: receive; ask whether it will be heard again.
     pump: Callable[[float], bool]
-    asks_kept: Callable[[], bool]
+    asks_kept: Callable[[float], bool]
     is_closed = False
     is_kept_when_stopped = False
     is_check_due = False
@@ -51,20 +51,21 @@ class Interrupts(InterruptStream):
             event = self.take()
             if event is not None or self.is_closed:
                 return event
-            self.check()
+            self.check(deadline_s)
             if self.event_count:
                 continue  # it came while the port was asked
-            if not self.pump(deadline_s) and time.monotonic() >= deadline_s:
+            self.pump(deadline_s)
+            if time.monotonic() >= deadline_s:
                 return self.take()
 
-    def check(self) -> None:
-        """Raise why nothing more will come, if that is so."""
+    def check(self, deadline_s: float) -> None:
+        """Raise why nothing more will come, if that is so; the port may have to be asked, by the deadline."""
         if self.failure is not None:
             raise self.failure
         if not self.is_stopped or self.is_kept_when_stopped or self._paused_mark_ns == self._last_mark_ns:
             return
         stopped_ns = self._last_mark_ns
-        if not self.asks_kept():
+        if not self.asks_kept(deadline_s):
             raise PortStopped
         self._paused_mark_ns = stopped_ns
 

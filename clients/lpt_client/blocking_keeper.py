@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from lpt_client import operations
-from lpt_client.backoff import STABLE_AFTER_S, Backoff
-from lpt_client.blocking_connector import Connector
+from lpt_client.blocking_connector import Connector, Reopening
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_link import Link
 from lpt_client.conversation import ConversationEvent
@@ -32,6 +31,7 @@ from lpt_client.events import (
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call, ConnectedInterrupt
 from lpt_client.registrations import Registrations, may_pass
 from lpt_client.resume import resume_within_s, settle
+from lpt_client.waits import Attempt
 from lpt_service.protocol.messages import Response
 
 T = TypeVar("T")
@@ -87,12 +87,14 @@ class Keeper:
         self._suspended: Link | None = None  # the last one, whose session may go on
         self._suspended_until_s = 0.0
         self._connector = connector
-        self._backoff = Backoff()
-        self._retry_at_s: float | None = None
+        self._reopening = Reopening()
+        self._former: Link | None = None  # whose session the attempt to connect is to go on with
         self._final_error: LptError | None = None
         self._stopped_at_s: float | None = None
         self._runs_routines = False
-        self.link = connector.open(self._on_event)
+        link = connector.attempt(self._on_event).go_on()
+        assert link is not None, "an attempt that is not left halfway succeeds or raises"
+        self.link = link
 
     def close(self) -> None:
         """Close the connection, for good."""
@@ -100,6 +102,7 @@ class Keeper:
             self._final_error = PortClosed("the port has been closed")
         self.link.leave()
         self.link.lose("this program closed the connection")
+        self._reopening.abandon()
         for registration in self.registrations:
             registration.failure = registration.failure or self._final_error
 
@@ -131,12 +134,13 @@ class Keeper:
     def call(
         self,
         call: Call[T],
+        deadline_s: float | None = None,
         *,
-        answer_within_s: float | None = None,
         on_queued: Callable[[int], object] | None = None,
     ) -> T:
-        """`Link.call`, on the link that there is or, while the session may go on, on the next."""
-        deadline_s = time.monotonic() + (self._reply_timeout_s if answer_within_s is None else answer_within_s)
+        """`Link.call`, on the link that there is or, while the session may go on, on the next; by the one deadline."""
+        if deadline_s is None:
+            deadline_s = time.monotonic() + self._reply_timeout_s
         msgid = None
         while True:
             link = self.link
@@ -145,14 +149,14 @@ class Keeper:
                     link.look()
                 if link.is_over:
                     raise link.error(call.what)
-                return link.call(call, answer_within_s=answer_within_s, on_queued=on_queued, msgid=msgid)
+                return link.call(call, deadline_s, on_queued=on_queued, msgid=msgid)
             except ConnectionLost as lost:
                 broken = self._mend(link, call, lost, deadline_s)
             if broken.answer is not None:
                 return call.finish(broken.answer)
             msgid = broken.msgid
-            if answer_within_s is not None:
-                answer_within_s = max(0.0, deadline_s - time.monotonic())
+            if msgid is None:
+                call = operations.with_time_left(call, deadline_s - time.monotonic())
 
     def _mend(self, link: Link, call: Call[Any], lost: ConnectionLost, deadline_s: float) -> _Broken:
         """Connect again for a call that met the loss; raises what the caller is to be told if that does not help."""
@@ -188,7 +192,7 @@ class Keeper:
         has_come = self.pump(deadline_s)
         for registration in self.registrations:
             if registration.has_isr:
-                registration.check()
+                registration.check(deadline_s)
         return has_come
 
     def pump(self, deadline_s: float) -> bool:
@@ -196,6 +200,8 @@ class Keeper:
         if self._run_routines():  # for what came during calls: it is not to wait for more
             return True
         has_come = self._receive(deadline_s)
+        while not has_come and time.monotonic() < deadline_s:  # half a frame came, or nothing by the time to look again
+            has_come = self._receive(deadline_s)
         self._run_routines()
         return has_come
 
@@ -225,52 +231,58 @@ class Keeper:
                 raise
             return self.reopen(deadline_s, lost)
 
-    def _ask_kept(self) -> bool:
-        """Ask why the port has stopped: True if it will be heard again. A daemon that stops may not answer."""
+    def _ask_kept(self, deadline_s: float) -> bool:
+        """Ask why the port has stopped: True if it will be heard again. A daemon that stops may not answer.
+
+        May take CLEANUP_TIMEOUT_S longer than the deadline: a question is not left halfway.
+        """
+        now_s = time.monotonic()
+        deadline_s = min(now_s + self._reply_timeout_s, max(deadline_s, now_s + CLEANUP_TIMEOUT_S))
         try:
-            return operations.is_kept(self.link.call(operations.PORT_STATUS), self.link.session.session)
+            return operations.is_kept(self.link.call(operations.PORT_STATUS, deadline_s), self.link.session.session)
         except LptError:
             return False
 
     def reopen(self, deadline_s: float, lost: ConnectionLost) -> bool:
-        """Connect again; False if `deadline_s` came first. An attempt once begun may pass it, by its own time-out."""
-        if time.monotonic() - self.link.opened_s >= STABLE_AFTER_S and self._retry_at_s is None:
-            self._backoff.reset()
+        """Connect again; False if `deadline_s` came first: the attempt under way is gone on with next time.
+
+        Only what follows hello's answer is not left halfway: connecting registrations again, by the reply time-out.
+        """
         while True:
-            if self._retry_at_s is None:
-                self._retry_at_s = time.monotonic() + self._backoff.next_delay_s()
-            time.sleep(max(0.0, min(self._retry_at_s, deadline_s) - time.monotonic()))
-            if self._retry_at_s > deadline_s:
-                return False
-            self._retry_at_s = None
-            former = self.link if self.is_suspended else None
             try:
-                self._welcome(self._connector.open(self._on_event, former, self.registrations.hear_from()), former)
-            except LptError as exc:
+                link = self._reopening.go_on(deadline_s, time.monotonic() - self.link.opened_s, self._attempt)
+                if link is None:
+                    return False
+                self._welcome(link, self._former, time.monotonic() + self._reply_timeout_s)
+            except LptError as exc:  # noqa: PERF203 - seldom
                 if not may_pass(exc):
                     self._final_error = exc
                     raise exc from lost
             else:
                 return True
 
-    def _welcome(self, link: Link, former: Link | None) -> None:
+    def _attempt(self) -> Attempt[Link]:
+        self._former = self.link if self.is_suspended else None
+        return self._connector.attempt(self._on_event, self._former, self.registrations.hear_from())
+
+    def _welcome(self, link: Link, former: Link | None, deadline_s: float) -> None:
         """A new link, before anything has come on it but the answer to hello."""
         self._stopped_at_s = None
         resumed = link.session.resumed
         try:
             if former is not None and resumed is not None:
-                self._go_on(link, former, resumed)
+                self._go_on(link, former, resumed, deadline_s)
                 return
             if self._broken is not None:
                 self._broken.error = self._broken.lost
             self.hold = None
-            self._connect_all(link, self.registrations.calls_to_resume())
+            self._connect_all(link, self.registrations.calls_to_resume(), deadline_s)
             self.link = link
         except BaseException:
             link.lose("connecting again was interrupted")
             raise
 
-    def _go_on(self, link: Link, former: Link, resumed: Resumed) -> None:
+    def _go_on(self, link: Link, former: Link, resumed: Resumed, deadline_s: float) -> None:
         live = None if self._broken is None else self._broken.msgid
         unanswered = {
             msgid: each if msgid == live else each._replace(is_given_up=True)
@@ -290,7 +302,7 @@ class Keeper:
             hold.link = link
             if hold.grant != resumed.grant and not settlement.is_freed:
                 hold.revoked = hold.revoked or "while the connection was broken"  # the notice that says why comes next
-        link.go_on(former, settlement)
+        link.go_on(former, settlement, deadline_s)
         if self._broken is not None and live is not None:
             if live in settlement.again:
                 self._broken.msgid = None
@@ -301,14 +313,16 @@ class Keeper:
         session = link.session
         to_connect, to_disconnect = self.registrations.go_on(resumed.registrations, session.session, session.stream)
         for call in to_disconnect:
-            link.post(call)
-        self._connect_all(link, to_connect)
+            link.post(call, deadline_s)
+        self._connect_all(link, to_connect, deadline_s)
 
-    def _connect_all(self, link: Link, calls: list[tuple[Interrupts, Call[ConnectedInterrupt]]]) -> None:
+    def _connect_all(
+        self, link: Link, calls: list[tuple[Interrupts, Call[ConnectedInterrupt]]], deadline_s: float
+    ) -> None:
         """Connect registrations again."""
         for registration, call in calls:
             try:
-                connected = link.call(call)
+                connected = link.call(call, deadline_s)
             except LptError as exc:  # noqa: PERF203 - a handful of registrations
                 if may_pass(exc):
                     link.lose(f"interrupts could not be connected again yet: {exc}", exc)
@@ -343,12 +357,12 @@ class Keeper:
     def acquire(
         self,
         call: Call[Any],
+        deadline_s: float | None = None,
         *,
-        answer_within_s: float | None = None,
         on_queued: Callable[[int], object] | None = None,
     ) -> Hold | None:
         """Carry out an allocate or a try-allocate."""
-        grant = self.call(call, answer_within_s=answer_within_s, on_queued=on_queued)
+        grant = self.call(call, deadline_s, on_queued=on_queued)
         if grant is None:
             return None
         self.hold = Hold(self.link, grant)
@@ -366,7 +380,7 @@ class Keeper:
         if self.hold is not hold:
             return
         try:
-            self.call(operations.FREE, answer_within_s=CLEANUP_TIMEOUT_S)
+            self.call(operations.FREE, time.monotonic() + CLEANUP_TIMEOUT_S)
         except InvalidDeviceState:
             if hold.revoked is not None:
                 raise Revoked(hold.revoked) from None  # taken away just then
@@ -402,10 +416,9 @@ class Keeper:
         deadline_s = time.monotonic() + CLEANUP_TIMEOUT_S
         call = operations.disconnect_interrupt(interrupts.structure)
         try:
-            end_seq = self.call(call, answer_within_s=CLEANUP_TIMEOUT_S)
-            while interrupts.next_seq is not None and interrupts.next_seq < end_seq:
-                if not self.link.pump(deadline_s):
-                    break
+            end_seq = self.call(call, deadline_s)
+            while interrupts.next_seq is not None and interrupts.next_seq < end_seq and time.monotonic() < deadline_s:
+                self.link.pump(deadline_s)
         except LptError:
             return  # refused or lost: it is disconnected
         finally:

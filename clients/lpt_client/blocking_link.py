@@ -6,15 +6,13 @@ What else comes while a call waits (interrupts, notices) is passed on to `on_eve
 
 from __future__ import annotations
 
-import math
-import select
-import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+from lpt_client.blocking_transport import Transport
 from lpt_client.conversation import Conversation, ConversationEvent
 from lpt_client.errors import (
     ConnectionLost,
@@ -25,14 +23,11 @@ from lpt_client.errors import (
 from lpt_client.events import Queued, SessionInfo
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
 from lpt_client.resume import Settlement, Unanswered
-from lpt_client.sockets import RECEIVE_BYTES, ByteSocket, bound_waits, why
+from lpt_client.sockets import why
 from lpt_service.protocol.messages import Response
 from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
 
 T = TypeVar("T")
-
-# To ask whether there is something takes one system call; a time-out of the socket's own takes two around the receive.
-HAS_POLL = hasattr(select, "poll")
 
 # When sending fails, what the daemon said last may still be there to read; it gets so long.
 _LAST_WORDS_S: Final = 1.0
@@ -40,8 +35,6 @@ _LAST_WORDS_S: Final = 1.0
 _BYE_S: Final = 1.0
 # How much that has come is looked at before a call, for the end behind it, in receives.
 _LOOKS: Final = 16
-# How long one wait of the kernel is at most. Windows does not let Ctrl-C through before it ends.
-_LONGEST_WAIT_S: Final = 0.5 if sys.platform == "win32" else 3600.0
 
 
 class Link:
@@ -60,7 +53,7 @@ class Link:
 
     def __init__(
         self,
-        sock: ByteSocket,
+        transport: Transport,
         conversation: Conversation,
         *,
         reply_timeout_s: float,
@@ -73,17 +66,10 @@ class Link:
         self.conversation = conversation
         self.unanswered: dict[int, Unanswered] = {}
         self._early: dict[int, Response] = {}
-        self._sock = sock
+        self._transport = transport
         self._reply_timeout_s = reply_timeout_s
         self._on_event = on_event
         self._in_use = threading.Lock()
-        # Without a time-out in Python a receive is one system call; where the kernel cannot bound it, Python does.
-        self._usual_timeout_s = None if bound_waits(sock, reply_timeout_s) else reply_timeout_s
-        sock.settimeout(self._usual_timeout_s)
-        self._readable: Any = None  # a select.poll, which Windows has not
-        if sys.platform != "win32" and HAS_POLL:
-            self._readable = select.poll()
-            self._readable.register(sock, select.POLLIN)
 
     @property
     def is_over(self) -> bool:
@@ -97,12 +83,12 @@ class Link:
     def call(
         self,
         call: Call[T],
+        deadline_s: float | None = None,
         *,
-        answer_within_s: float | None = None,
         on_queued: Callable[[int], object] | None = None,
         msgid: int | None = None,
     ) -> T:
-        """Carry out one operation. `answer_within_s` takes the place of the reply time-out.
+        """Carry out one operation, by `deadline_s`: None stands for the reply time-out.
 
         `msgid`: it was asked by that on the connection before, and is answered on this one.
 
@@ -112,14 +98,16 @@ class Link:
         if not self._in_use.acquire(False):
             raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
         try:
-            return self._exchange(call, answer_within_s, on_queued, msgid)
+            if deadline_s is None:
+                deadline_s = time.monotonic() + self._reply_timeout_s
+            return self._exchange(call, deadline_s, on_queued, msgid)
         finally:
             self._in_use.release()
 
     def _exchange(
         self,
         call: Call[T],
-        answer_within_s: float | None = None,
+        deadline_s: float,
         on_queued: Callable[[int], object] | None = None,
         msgid: int | None = None,
     ) -> T:
@@ -131,21 +119,20 @@ class Link:
             self.unanswered.pop(msgid, None)
         try:
             if not is_sent:
-                self._sock.sendall(data)
+                self._transport.send(data, deadline_s)
                 is_sent = True
-            deadline_s = None if answer_within_s is None else time.monotonic() + answer_within_s
             response = self._early.pop(msgid, None) or self._await(msgid, deadline_s, on_queued)
         except OSError as exc:
-            if not is_sent:
+            if not is_sent and type(exc) is not TimeoutError:
                 self._hear_last_words()
             self._lose_by(exc, call.what)
             self.unanswered[msgid] = Unanswered(call)
             raise self.conversation.connection_lost_for(msgid) from exc
         except ConversationError as exc:
-            self._sock.close()
+            self._transport.close()
             raise self.conversation.connection_lost_for(msgid) from exc
         except ConnectionLost:
-            self._sock.close()
+            self._transport.close()
             self.unanswered[msgid] = Unanswered(call)
             raise
         except BaseException:
@@ -161,14 +148,16 @@ class Link:
             self.lose(f"the daemon broke the protocol: {exc}", exc)
             raise
 
-    def _await(
-        self, msgid: int, deadline_s: float | None, on_queued: Callable[[int], object] | None = None
-    ) -> Response:
-        """Receive until the answer to `msgid` is there."""
+    def _await(self, msgid: int, deadline_s: float, on_queued: Callable[[int], object] | None = None) -> Response:
+        """Receive until the answer to `msgid` is there. What has come by the deadline is looked at, and no more."""
         conversation = self.conversation
+        has_received = False
         while True:
             event = conversation.next_event()
             if event is None:
+                if has_received and time.monotonic() >= deadline_s:
+                    raise TimeoutError
+                has_received = True
                 self._receive(deadline_s, msgid)
             elif type(event) is Response:
                 if event.msgid == msgid:
@@ -179,9 +168,9 @@ class Link:
             elif event.msgid == msgid and on_queued is not None:
                 on_queued(event.position)
 
-    def _receive(self, deadline_s: float | None, msgid: int | None = None) -> None:
+    def _receive(self, deadline_s: float, msgid: int | None = None) -> None:
         """Hand what comes next to the conversation. Raises TimeoutError, another OSError, or ConnectionLost."""
-        data = self._sock.recv(RECEIVE_BYTES) if deadline_s is None else self._receive_before(deadline_s)
+        data = self._transport.receive(deadline_s)
         if data:
             self.conversation.receive(data)
             return
@@ -190,34 +179,11 @@ class Link:
         self.conversation.end_of_stream()
         raise self.error() if msgid is None else self.conversation.connection_lost_for(msgid)
 
-    def _receive_before(self, deadline_s: float) -> bytes | None:
-        if self._readable is None:
-            return self._receive_by_timeout(deadline_s)
-        wait_ms = None if deadline_s == math.inf else max(0.0, (deadline_s - time.monotonic()) * 1000)
-        if not self._readable.poll(wait_ms):
-            raise TimeoutError
-        return self._sock.recv(RECEIVE_BYTES)
-
-    def _receive_by_timeout(self, deadline_s: float) -> bytes | None:
-        try:
-            while True:
-                remaining_s = max(0.0, deadline_s - time.monotonic())
-                self._sock.settimeout(min(remaining_s, _LONGEST_WAIT_S))
-                try:
-                    return self._sock.recv(RECEIVE_BYTES)
-                except BlockingIOError:
-                    raise TimeoutError from None  # nothing is there, and there was no time to wait
-                except TimeoutError as exc:
-                    if exc.errno is not None or remaining_s <= _LONGEST_WAIT_S:
-                        raise
-        finally:
-            self._sock.settimeout(self._usual_timeout_s)
-
     def _hear_last_words(self) -> None:
         """Sending failed: take what the daemon sent before it closed, the reason among it."""
         deadline_s = time.monotonic() + _LAST_WORDS_S
         with suppress(OSError, LptError):
-            while True:
+            while time.monotonic() < deadline_s:
                 self._dispatch()
                 self._receive(deadline_s)
 
@@ -226,15 +192,16 @@ class Link:
         if self.is_over:
             self._note_given_up(msgid, call)
             return
+        deadline_s = time.monotonic() + CLEANUP_TIMEOUT_S
         try:
-            self._sock.sendall(self.conversation.cancel(msgid))
+            self._transport.send(self.conversation.cancel(msgid), deadline_s)
             if call.undo is None:
                 return
-            response = self._await(msgid, time.monotonic() + CLEANUP_TIMEOUT_S)
+            response = self._await(msgid, deadline_s)
             if response.error is None:
                 undo = call.undo(call.finish(response))
                 if undo is not None:
-                    self._exchange(undo, CLEANUP_TIMEOUT_S)
+                    self._exchange(undo, deadline_s)
         except (OSError, LptError) as exc:
             if not isinstance(exc, LptError):
                 self._lose_by(exc, f"the cancelling of {call.what}")
@@ -266,32 +233,34 @@ class Link:
         with suppress(LptError):
             undo = late.call.undo(late.call.finish(response))
             if undo is not None:
-                self.post(undo)
+                self.post(undo, time.monotonic() + CLEANUP_TIMEOUT_S)
 
-    def post(self, call: Call[Any]) -> None:
-        """Carry out an operation whose answer nobody waits for. If it cannot be sent, the link is over."""
-        if self.is_over:
-            return
+    def post(self, call: Call[Any], deadline_s: float) -> None:
+        """Carry out an operation whose answer nobody waits for. If it cannot be sent in time, the link is over."""
+        if not self.is_over:
+            self._push(self.conversation.request(call.method, call.params, call.what)[1], call.what, deadline_s)
+
+    def _push(self, data: bytes, what: str, deadline_s: float) -> None:
         try:
-            self._sock.sendall(self.conversation.request(call.method, call.params, call.what)[1])
+            self._transport.send(data, deadline_s)
         except OSError as exc:
-            self._lose_by(exc, call.what)
+            self._lose_by(exc, what)
+        except BaseException:
+            self.lose(f"the sending of {what} was interrupted")  # half a frame may be on its way
+            raise
 
-    def go_on(self, former: Link, settlement: Settlement) -> None:
+    def go_on(self, former: Link, settlement: Settlement, deadline_s: float) -> None:
         """Go on with the session of `former`."""
         for msgid in (*settlement.waiting, *settlement.again):
             self.unanswered[msgid] = former.unanswered[msgid]
         for call in settlement.undo:
-            self.post(call)
+            self.post(call, deadline_s)
         for msgid in settlement.again:
             if former.unanswered[msgid].is_given_up:
-                self.post(self.unanswered.pop(msgid).call)
+                self.post(self.unanswered.pop(msgid).call, deadline_s)
         for msgid in settlement.given_up:
             if not self.is_over:
-                try:
-                    self._sock.sendall(self.conversation.cancel(msgid))
-                except OSError as exc:
-                    self._lose_by(exc, "a cancel")
+                self._push(self.conversation.cancel(msgid), "a cancel", deadline_s)
 
     def give_up(self) -> None:
         """Nobody waits any more for what has not been answered on it."""
@@ -303,9 +272,8 @@ class Link:
             return
         try:
             if bye := self.conversation.bye():
-                self._sock.settimeout(_BYE_S)
                 with suppress(OSError):
-                    self._sock.sendall(bye)
+                    self._transport.send(bye, time.monotonic() + _BYE_S)
         finally:
             self._in_use.release()
 
@@ -332,10 +300,10 @@ class Link:
             self._lose_by(exc, "a receive")
             raise self.error() from exc
         except ConversationError as exc:
-            self._sock.close()
+            self._transport.close()
             raise self.error() from exc
         except ConnectionLost:
-            self._sock.close()
+            self._transport.close()
             raise
         finally:
             self._in_use.release()
@@ -358,9 +326,7 @@ class Link:
         return has_come
 
     def _lose_by(self, error: OSError, what: str) -> None:
-        # Our own time-outs: Python's has no errno, the kernel's is EAGAIN, and Windows has ETIMEDOUT for all of them.
-        is_ours = isinstance(error, BlockingIOError) or (isinstance(error, TimeoutError) and error.errno is None)
-        if is_ours or (sys.platform == "win32" and isinstance(error, TimeoutError)):
+        if isinstance(error, TimeoutError) and error.errno is None:  # ours; the kernel's has one
             self.lose(f"the daemon did not answer {what} in time", error)
         else:
             self.lose(f"the connection broke: {why(error)}", error)
@@ -368,9 +334,4 @@ class Link:
     def lose(self, reason: str, cause: BaseException | None = None) -> None:
         """End the connection. The first reason stands."""
         self.conversation.lose(reason, cause)
-        self._sock.close()
-
-
-def deadline_after(timeout: float | None) -> float:
-    """The time of `time.monotonic()` that is `timeout` seconds from now; inf for None."""
-    return math.inf if timeout is None else time.monotonic() + timeout
+        self._transport.close()

@@ -167,6 +167,16 @@ def answer_within_s(timeout: float | None) -> float:
     return math.inf if timeout is None else timeout + ANSWER_MARGIN_S
 
 
+def with_time_left(call: Call[T], seconds: float) -> Call[T]:
+    """The same, for a caller who waits for its answer for `seconds` from now on: what is asked late waits for less."""
+    options = call.params[3] if call.method == _INTERNAL and len(call.params) > 3 else {}
+    left_s = max(0.0, seconds - ANSWER_MARGIN_S)
+    if "timeout_ms" not in options or options["timeout_ms"] <= left_s * 1000:
+        return call
+    options = {**options, "timeout_ms": int(left_s * 1000)}
+    return Call(call.what, call.method, (*call.params[:3], options), call._read, call.undo)
+
+
 def allocate(timeout: float | None) -> Call[int]:
     """Own the port: the number of the grant."""
     return _control(

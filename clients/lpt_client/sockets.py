@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import os
 import socket
-import struct
 import sys
 import time
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Generator
+from typing import Any, Final, NamedTuple
 
 from lpt_client.errors import ConnectFailed
+from lpt_client.names import Addresses, LookUp, numeric
+from lpt_client.waits import Attempt, Readiness, Step
 from lpt_service.protocol.url import TLS, UNIX, Url
 
 # A daemon that cannot be reached any more is noticed within this; the daemon gives its clients as long.
@@ -19,6 +22,9 @@ DEAD_PEER_S: Final = 15
 _KEEPALIVE_IDLE_S: Final = 5
 _KEEPALIVE_INTERVAL_S: Final = 5
 _KEEPALIVE_PROBES: Final = (DEAD_PEER_S - _KEEPALIVE_IDLE_S) // _KEEPALIVE_INTERVAL_S
+
+# What a connect says that goes on while nobody waits for it; the second is Windows' word.
+_UNDER_WAY: Final = (errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS))
 
 RECEIVE_BYTES: Final = 64 * 1024  # a receive, at most: as much as the daemon sends in one slice of its log
 
@@ -41,28 +47,6 @@ class TlsFailed(ConnectionError):  # noqa: N818 - a cause of ConnectFailed, and 
     """TLS failed; the text says why, and what to do."""
 
 
-class ByteSocket(Protocol):
-    """What a link needs of its socket: a socket.socket, or a TlsSocket."""
-
-    def recv(self, size: int, /) -> bytes | None:
-        """What has come, or comes next; nothing at the end, None if it is not yet anything to read."""
-
-    def sendall(self, data: bytes, /) -> None:
-        """Send all of it."""
-
-    def settimeout(self, value: float | None, /) -> None:
-        """As of a socket."""
-
-    def setsockopt(self, level: int, name: int, value: int | bytes, /) -> None:
-        """As of a socket."""
-
-    def fileno(self) -> int:
-        """As of a socket."""
-
-    def close(self) -> None:
-        """As of a socket."""
-
-
 def set_options(sock: socket.socket) -> None:
     """No delay of small frames; keep-alive and a bound on unacknowledged data, so that a dead peer is noticed."""
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
@@ -83,30 +67,6 @@ def set_options(sock: socket.socket) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def bound_waits(sock: ByteSocket, seconds: float) -> bool:
-    """Let the kernel end every single receive and send of a blocking socket after `seconds`; False if it cannot.
-
-    Why not `settimeout`: with it Python asks the kernel twice for each receive and send.
-    """
-    for value in _timeval_forms(seconds):
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-        except OSError:
-            continue
-        return True
-    return False
-
-
-def _timeval_forms(seconds: float) -> tuple[int | bytes, ...]:
-    """A time as SO_RCVTIMEO takes it: DWORD milliseconds on Windows, elsewhere a struct timeval of either size."""
-    if sys.platform == "win32":
-        return (max(1, int(seconds * 1000)),)
-    else:
-        whole, micros = int(seconds), int(seconds % 1 * 1_000_000)
-        return struct.pack("@ll", whole, micros), struct.pack("@qq", whole, micros)
-
-
 def check_supported(url: Url) -> None:
     """Raise ConnectFailed for an address that this system or this version cannot connect to."""
     if url.scheme == TLS and importlib.util.find_spec("_ssl") is None:
@@ -116,17 +76,29 @@ def check_supported(url: Url) -> None:
 
 
 def connect_socket(url: Url, deadline_s: float) -> socket.socket:
-    """A connected blocking socket, or ConnectFailed. `deadline_s` is a time of `time.monotonic()`.
+    """A connected socket, or ConnectFailed. `deadline_s` is a time of `time.monotonic()`."""
+    sock = Attempt(connecting(url, deadline_s), deadline_s).go_on()
+    assert sock is not None, "an attempt that is not left halfway succeeds or raises"
+    return sock
 
-    Every address of the host is tried, in order, within the one deadline (the name's look-up has the system's own).
+
+def connecting(url: Url, deadline_s: float) -> Generator[Step, Any, socket.socket]:
+    """The steps to a connected socket, or ConnectFailed.
+
+    The name is looked up, then every address of it is tried, in order, and each has an equal part of the time that is
+    left: one that does not answer leaves some for the next.
     """
     check_supported(url)
     error: OSError = TimeoutError()
     try:
-        for family, address in _addresses(url):
+        addresses = yield from _addresses(url)
+        for done, (family, address) in enumerate(addresses):
+            now_s = time.monotonic()
             try:
-                return _connect_one(family, address, deadline_s)
-            except OSError as exc:  # noqa: PERF203 - a handful of addresses
+                return (
+                    yield from _connect_one(family, address, now_s + (deadline_s - now_s) / (len(addresses) - done))
+                )
+            except OSError as exc:
                 error = exc
     except OSError as exc:
         error = exc  # the look-up failed
@@ -140,24 +112,32 @@ def bad_host(url: Url) -> ConnectFailed:
     return ConnectFailed(f"{url}: {url.host!r} cannot be a host's name: a part is empty or too long, or odd")
 
 
-def _addresses(url: Url) -> list[tuple[int, Any]]:
+def _addresses(url: Url) -> Generator[Step, Any, Addresses]:
     """Families and addresses to try, in order."""
     if url.scheme == UNIX:
         return [(getattr(socket, "AF_UNIX"), url.path)]  # noqa: B009 - mypy, as on Windows, knows no AF_UNIX
-    found = socket.getaddrinfo(url.host, url.tcp_port, type=socket.SOCK_STREAM)
-    return [(family, address) for family, _, _, _, address in found]
+    known = numeric(url.host, url.tcp_port)
+    if known is not None:
+        return known
+    found: Addresses = yield LookUp.of(url.host, url.tcp_port).wait
+    return found
 
 
-def _connect_one(family: int, address: Any, deadline_s: float) -> socket.socket:
-    remaining_s = deadline_s - time.monotonic()
-    if remaining_s <= 0:
+def _connect_one(family: int, address: Any, deadline_s: float) -> Generator[Step, Any, socket.socket]:
+    if time.monotonic() >= deadline_s:
         raise TimeoutError
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
-        sock.settimeout(remaining_s)
-        sock.connect(address)
+        sock.setblocking(False)
+        error = sock.connect_ex(address)
+        if error in _UNDER_WAY:
+            writable = Readiness(sock, to_write=True)
+            yield lambda until_s: writable.wait(min(until_s, deadline_s))
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            words = getattr(socket, "errorTab", {})  # on Windows, whose strerror does not know them
+            raise OSError(error, words.get(error) or os.strerror(error))
         set_options(sock)
-        sock.settimeout(None)
     except BaseException:
         sock.close()
         raise

@@ -1,4 +1,4 @@
-"""TLS for clients: what they trust and who they are, and what went wrong, in words.
+"""TLS for clients, without I/O: what they trust and who they are, and what went wrong, in words.
 
 Loaded only for lpts://, so that a program without TLS does not pay for it (and needs no Python that has it).
 """
@@ -6,15 +6,11 @@ Loaded only for lpts://, so that a program without TLS does not pay for it (and 
 from __future__ import annotations
 
 import os
-import socket
 import ssl
-import time
 from contextlib import suppress
 from typing import Final
 
-from lpt_client.errors import ConnectFailed
 from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, why
-from lpt_service.protocol.url import Url
 
 # Parts of OpenSSL's names for what went wrong → in words, as a client sees it.
 _REASONS: Final = {
@@ -170,65 +166,3 @@ class TlsPipe:
     def take_outgoing(self) -> bytes:
         """What is to be sent now."""
         return self._outgoing.read()
-
-
-class TlsSocket:
-    """TLS on a connected blocking socket, which this owns; with those of a socket's methods that a link needs.
-
-    Why not ssl.SSLSocket: it does not see the kernel's time-outs (SO_RCVTIMEO), and waits on and on; and it may keep
-    plaintext that no poll of the descriptor tells of. Here a `recv` takes what one receive of the socket brings, and
-    gives all that can be read of it.
-    """
-
-    def __init__(self, sock: socket.socket, pipe: TlsPipe) -> None:
-        self._sock = sock
-        self._pipe = pipe
-        self.fileno = sock.fileno
-        self.settimeout = sock.settimeout
-        self.setsockopt = sock.setsockopt
-
-    def handshake(self, deadline_s: float) -> None:
-        """Agree on keys, by `deadline_s` of time.monotonic(). Raises OSError, TlsFailed among them."""
-        sock, pipe = self._sock, self._pipe
-        try:
-            while not pipe.shake_hands():
-                sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-                sock.sendall(pipe.take_outgoing())
-                sock.settimeout(max(0.001, deadline_s - time.monotonic()))
-                pipe.feed(sock.recv(RECEIVE_BYTES))
-        except TlsFailed:
-            with suppress(OSError):
-                sock.sendall(pipe.take_outgoing())
-            raise
-        sock.sendall(pipe.take_outgoing())
-
-    def sendall(self, data: bytes) -> None:
-        """Send all of it."""
-        self._pipe.write(data)
-        self._sock.sendall(self._pipe.take_outgoing())
-
-    def recv(self, size: int) -> bytes | None:
-        """What one receive brings; None if that is not yet something to read, nothing at the end."""
-        self._pipe.feed(self._sock.recv(size))
-        return self._pipe.read()
-
-    def close(self) -> None:
-        """Say goodbye, if that takes no time, and close."""
-        if self._sock.fileno() >= 0:
-            with suppress(OSError):
-                self._sock.settimeout(0)
-                self._pipe.write_goodbye()
-                self._sock.sendall(self._pipe.take_outgoing())
-            self._sock.close()
-
-
-def secure(sock: socket.socket, url: Url, options: ssl.SSLContext | TlsOptions | None, deadline_s: float) -> TlsSocket:
-    """TLS on a connected socket. Raises ConnectFailed; the caller closes the socket then."""
-    try:
-        tls = TlsSocket(sock, TlsPipe(client_context(options), url.host))
-        tls.handshake(deadline_s)
-    except TlsFailed as exc:
-        raise ConnectFailed(f"{url}: {exc}") from exc
-    except OSError as exc:
-        raise ConnectFailed(f"{url}: TLS did not come about: {why(exc)}") from exc
-    return tls

@@ -16,6 +16,7 @@ the daemon keeps the session for a while (and `reconnect` and `resume` are on), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -240,12 +241,19 @@ class Keeper:
         self,
         call: Call[T],
         *,
+        answer_by: float = math.inf,
         on_queued: Callable[[int], object] | None = None,
         on_response: Callable[[Response], None] | None = None,
     ) -> T:
-        """`Link.call`, on the link that there is or will be while the session may go on."""
+        """`Link.call`, on the link that there is or will be while the session may go on.
+
+        `answer_by` (trio's time) is when the caller gives up.
+        """
         while True:
-            link = await self.ready_link(call.what)
+            if self.link is None:
+                await self.ready_link(call.what)
+                call = operations.with_time_left(call, answer_by - trio.current_time())
+            link = self.connected_link(call.what)
             try:
                 return await link.call(call, on_queued=on_queued, on_response=on_response)
             except ConnectionLost as lost:

@@ -73,8 +73,8 @@ class Ownership:
         taken: list[Hold] = []
         on_response = partial(self._on_granted, call, on_waiters, on_lease, taken)
         try:
-            with trio.move_on_after(answer_within_s):
-                await self._keeper.call(call, on_queued=on_queued, on_response=on_response)
+            with trio.move_on_after(answer_within_s) as scope:
+                await self._keeper.call(call, answer_by=scope.deadline, on_queued=on_queued, on_response=on_response)
                 return taken[0]
         except BaseException:
             self._forget(taken)  # given back by the call

@@ -11,11 +11,12 @@ import errno
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import trio
 
 from lpt_client.errors import ConnectFailed
+from lpt_client.names import Addresses, LookUp, numeric
 from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, bad_host, check_supported, set_options, why
 from lpt_service.protocol.url import TLS, UNIX, Url
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 # How a transport says that the connection is broken, or was closed under it.
 TRANSPORT_ERRORS: Final = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
+
+# A host's next address is tried as well when the one before has not answered for so long (RFC 8305).
+_NEXT_ADDRESS_AFTER_S: Final = 0.25
 
 OpenStream = Callable[[Url], Awaitable[trio.abc.Stream]]
 
@@ -195,22 +199,72 @@ async def _connect(url: Url, open_stream: OpenStream | None) -> Transport:
         check_supported(url)
         if url.scheme == UNIX:
             stream = await trio.open_unix_socket(url.path)
+            sock = stream.socket
         else:
-            stream = await trio.open_tcp_stream(url.host, url.tcp_port)
+            sock = await _connect_one_of(numeric(url.host, url.tcp_port) or await _look_up(url))
     except (*TRANSPORT_ERRORS, RuntimeError) as exc:  # RuntimeError: trio's word for a system without Unix sockets
         raise ConnectFailed(f"{url}: {_why_not(exc)}") from exc
     except UnicodeError as exc:
         raise bad_host(url) from exc
-    sock = socket.socket(fileno=stream.socket.detach())
-    set_options(sock)
-    return SocketTransport(sock)
+    plain = socket.socket(fileno=sock.detach())
+    set_options(plain)
+    return SocketTransport(plain)
+
+
+async def _look_up(url: Url) -> Addresses:
+    """The addresses of a host's name.
+
+    Why not trio's own look-up: one that is left behind would keep one of the threads that the program's trio has.
+    """
+    look_up, done = LookUp.of(url.host, url.tcp_port), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def tell() -> None:
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(done.set)
+
+    look_up.when_done(tell)
+    await done.wait()
+    return look_up.wait(0)
+
+
+async def _connect_one_of(addresses: Addresses) -> trio.socket.SocketType:
+    """A socket that is connected to one of them. Each is tried once the one before has failed or is slow to answer.
+
+    Raises the OSError of the last that failed.
+    """
+    errors: list[OSError] = []
+    connected: list[trio.socket.SocketType] = []
+
+    async def attempt(family: int, address: Any, failed: trio.Event) -> None:
+        sock = trio.socket.socket(family, socket.SOCK_STREAM)
+        try:
+            await sock.connect(address)
+        except BaseException as exc:
+            sock.close()
+            if not isinstance(exc, OSError):
+                raise
+            errors.append(exc)
+            failed.set()
+        else:
+            connected.append(sock)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for family, address in addresses:
+            failed = trio.Event()
+            nursery.start_soon(attempt, family, address, failed)
+            with trio.move_on_after(_NEXT_ADDRESS_AFTER_S):
+                await failed.wait()
+    for sock in connected[1:]:
+        sock.close()
+    if connected:
+        return connected[0]
+    raise errors[-1] if errors else OSError("the name stands for no address")
 
 
 def _why_not(error: BaseException) -> str:
-    """When all addresses of a host have failed trio says just that; the attempts themselves say why."""
-    attempts = getattr(error.__cause__, "exceptions", None)
-    if attempts:
-        return why(attempts[-1])
+    """The reason in words; trio's own errors have the system's as their cause."""
     if error.__cause__ is not None:
         return why(error.__cause__)
     if isinstance(error, OSError) and error.errno == errno.ENOENT:

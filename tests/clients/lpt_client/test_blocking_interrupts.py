@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import lpt_client
-from lpt_client import blocking_link
+from lpt_client import waits
 from lpt_client.events import Interrupt, Mark, Reconnected, Sync
 from lpt_service.protocol import messages
 from lpt_service.protocol.errors import RequestError
@@ -70,8 +70,8 @@ def test_iteration_is_interruptible() -> None:
 
 @pytest.fixture(params=[True, False], autouse=True)
 def has_poll(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to wait until a deadline: by poll, and, as on Windows, by a time-out of the socket's."""
-    monkeypatch.setattr(blocking_link, "HAS_POLL", request.param)
+    """Both ways to wait until a deadline: by poll, and, as on Windows, by select."""
+    monkeypatch.setattr(waits, "HAS_POLL", request.param)
 
 
 def test_functions_are_called_by_poll() -> None:

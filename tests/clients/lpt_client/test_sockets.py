@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import struct
 import sys
 import tempfile
 import threading
@@ -16,7 +15,7 @@ import pytest
 import trio
 
 import lpt_client
-from lpt_client import blocking, sockets
+from lpt_client import blocking, blocking_transport, sockets
 from lpt_client.trio_transport import SocketTransport
 from lpt_service.protocol.url import Url
 from tests.clients.fake_daemon import FakeDaemon, notice
@@ -64,13 +63,9 @@ def check_options(sock: socket.socket) -> None:
 def test_options_of_the_blocking_client(listener: socket.socket) -> None:
     with blocking.open_port(url_of(listener)) as port:
         assert port.ping() == (123, 456)
-        sock = port._keeper.link._sock
-        assert isinstance(sock, socket.socket)
-        check_options(sock)
-        assert sock.gettimeout() is None, "one system call for a receive"
-        if sys.platform == "linux":
-            bound = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16)
-            assert struct.unpack("@ll", bound) == (blocking.REPLY_TIMEOUT_S, 0)
+        transport = port._keeper.link._transport
+        assert isinstance(transport, blocking_transport.SocketTransport)
+        check_options(transport._sock)
 
 
 async def test_options_of_the_trio_client(listener: socket.socket) -> None:
@@ -131,26 +126,6 @@ async def test_nobody_listens() -> None:
         with pytest.raises(lpt_client.ConnectFailed, match="refused"):
             async with lpt_client.open_port(url_of(sock)):
                 pass
-
-
-def test_a_system_that_cannot_bound_waits(listener: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then Python does, at the price of a system call."""
-    monkeypatch.setattr("lpt_client.blocking_link.bound_waits", lambda sock, seconds: False)
-    with blocking.open_port(url_of(listener), reply_timeout_s=7) as port:
-        sock = port._keeper.link._sock
-        assert isinstance(sock, socket.socket)
-        assert sock.gettimeout() == 7
-        assert port.ping() == (123, 456)
-
-
-def test_bounding_waits() -> None:
-    one, other = socket.socketpair()
-    with one, other:
-        assert sockets.bound_waits(one, 0.05)
-        with pytest.raises((BlockingIOError, TimeoutError)):
-            one.recv(1)
-        one.close()
-        assert not sockets.bound_waits(one, 1)
 
 
 def test_the_deadline_is_for_all_addresses_together() -> None:

@@ -16,9 +16,9 @@ import pytest
 import trio
 
 import lpt_client
-from lpt_client import blocking
+from lpt_client import blocking, blocking_transport
 from lpt_client.sockets import TlsFailed, TlsOptions
-from lpt_client.tls import TlsPipe, TlsSocket, client_context, explain
+from lpt_client.tls import TlsPipe, client_context, explain
 from lpt_client.trio_transport import TlsTransport
 from tests.clients.fake_daemon import FakeDaemon, interrupt, sync
 
@@ -160,13 +160,11 @@ def test_of_several_records_in_one_segment_none_waits_for_the_next(server: TlsSe
         assert [event.seq for event in heard if isinstance(event, lpt_client.Interrupt)] == list(range(50))
 
 
-@pytest.mark.parametrize("is_bounded_by_the_kernel", [True, False])
+@pytest.mark.parametrize("has_poll", [True, False])
 def test_a_daemon_that_does_not_answer(
-    server: TlsServer, options: TlsOptions, is_bounded_by_the_kernel: bool, monkeypatch: pytest.MonkeyPatch
+    server: TlsServer, options: TlsOptions, has_poll: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not is_bounded_by_the_kernel:
-        monkeypatch.setattr("lpt_client.blocking_link.bound_waits", lambda sock, seconds: False)
-        monkeypatch.setattr("lpt_client.blocking_link.HAS_POLL", False)
+    monkeypatch.setattr("lpt_client.waits.HAS_POLL", has_poll)
     with blocking.open_port(server.url, tls=options, reply_timeout_s=0.2) as port:
         assert not port.poll(0.01)
         server.daemon.answers["ping"] = None
@@ -241,11 +239,14 @@ def test_closing_says_goodbye(certificates: Path) -> None:
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
-    sock = TlsSocket(here, TlsPipe(client_context(TlsOptions(certificates / "ca.pem")), "localhost"))
-    sock.handshake(time.monotonic() + BOUND_S)
-    sock.sendall(b"hello")
-    sock.close()
-    sock.close()
+    pipe = TlsPipe(client_context(TlsOptions(certificates / "ca.pem")), "localhost")
+    transport = blocking_transport.TlsTransport(blocking_transport.SocketTransport(here), pipe)
+    deadline_s = time.monotonic() + BOUND_S
+    while not transport.shake_hands(deadline_s):
+        transport.receive_keys(deadline_s)
+    transport.send(b"hello", deadline_s)
+    transport.close()
+    transport.close()
     thread.join(BOUND_S)
     assert heard == [b"hello", b""]
 
