@@ -17,9 +17,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lpt_service import config_problems
 from lpt_service.core.settings import PortSettings
 from lpt_service.protocol.errors import LptError
+from lpt_service.protocol.text import is_utf16
 from lpt_service.protocol.url import TCP, TLS, UNIX, Url
 
 SIMULATED = "simulated"
+FILE_MAX_BYTES = 1 << 20  # a hundred times what the largest configuration takes
 
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")  # IPv4 addresses, as an IPv6 socket shows them
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
@@ -49,13 +51,13 @@ def _check_name(name: str) -> str:
 
 
 def _check_device(device: str) -> str:
-    if device != SIMULATED and not Path(device).is_absolute():
+    if "\0" in device or (device != SIMULATED and not Path(device).is_absolute()):
         raise ValueError('a path such as "/dev/parport0", or "simulated"')
     return device
 
 
 def _check_absolute(path: str) -> str:
-    if not Path(path).is_absolute():
+    if "\0" in path or not Path(path).is_absolute():
         raise ValueError("must be an absolute path")
     return path
 
@@ -297,11 +299,7 @@ def exposure_problem(url: Url) -> str:
 
 def load(path: Path) -> Config:
     """Read a configuration file. Raises ConfigError, which names every error with its path."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "it is not UTF-8"
-        raise ConfigError([f"{path}: cannot be read: {reason}"]) from exc
+    text = _read(path)
     try:
         values = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as exc:
@@ -310,6 +308,24 @@ def load(path: Path) -> Config:
         return parse(values)
     except ConfigError as exc:
         raise ConfigError([f"{path}: {problem}" for problem in exc.problems]) from exc
+
+
+def _read(path: Path) -> str:
+    """A file's text, in UTF-8, with or without a byte order mark. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_MAX_BYTES + 1)
+    except OSError as exc:
+        raise ConfigError([f"{path}: cannot be read: {exc.strerror}"]) from exc
+    if is_utf16(data):
+        raise ConfigError([f"{path}: it is UTF-16: save it as UTF-8"])
+    if len(data) > FILE_MAX_BYTES:
+        raise ConfigError([f"{path}: it has more than {FILE_MAX_BYTES:,} bytes, the limit"])
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        line = data.count(b"\n", 0, exc.start) + 1
+        raise ConfigError([f"{path}: line {line} is not UTF-8: save the file as UTF-8"]) from exc
 
 
 def parse(values: dict[str, Any]) -> Config:

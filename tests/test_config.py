@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lpt_service.config import Config, ConfigError, load, parse
+from lpt_service.config import FILE_MAX_BYTES, Config, ConfigError, load, parse
 from lpt_service.protocol.codec import CLIENT_LIMITS
 
 DIGEST = "0" * 64
@@ -170,7 +170,16 @@ def test_an_error_is_said(values: dict[str, Any], said: str) -> None:
         (b"[server", "not TOML: "),
         (b"a = 1\na = 2", "not TOML: "),
         (b"a = " + b"[" * 100_000, "not TOML: "),
-        (b"\xff\xfe", "cannot be read: it is not UTF-8"),
+        (b"# 1\n# \xe9\n", "line 2 is not UTF-8"),
+        (b"#" * (FILE_MAX_BYTES + 1), "it has more than 1,048,576 bytes"),
+        ("[server]".encode("utf-16"), "it is UTF-16: save it as UTF-8"),
+        ("[server]".encode("utf-16-le"), "it is UTF-16: save it as UTF-8"),
+        ("[server]".encode("utf-16-be"), "it is UTF-16: save it as UTF-8"),
+        (b'[server]\nstate_directory = "/a\\u0000b"', "server.state_directory: must be an absolute path"),
+        (b'[tls]\nkey = "/a\\u0000b"', "tls.key: must be an absolute path"),
+        (b'[audit]\nfile = "/a\\u0000b"', "audit.file: must be an absolute path"),
+        (b'[[port]]\ndevice = "/dev/\\u0000"', "port[0].device: a path such as"),
+        (b'[server]\nlisten = ["lpt+unix:///a%00b"]', "no path has a zero byte"),
         (b"[server]\nlisten = 5", "server.listen: "),
     ],
 )
@@ -181,6 +190,23 @@ def test_a_file_with_errors_is_named(tmp_path: Path, content: bytes, said: str) 
         load(path)
     assert all(problem.startswith(f"{path}: ") for problem in caught.value.problems)
     assert said in caught.value.problems[0]
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n"])
+def test_a_file_as_any_editor_saves_it(tmp_path: Path, mark: bytes, line_end: bytes) -> None:
+    path = tmp_path / "lptd.toml"
+    lines = (
+        "# µ",
+        "[server]",
+        'listen = ["lpt://127.0.0.1:1"]',
+        "[[token]]",
+        'name = "für Anna"',
+        f'sha256 = "{"0" * 64}"',
+    )
+    path.write_bytes(mark + line_end.join(line.encode() for line in lines))
+    config = load(path)
+    assert (config.server.listen[0].url, config.token[0].name) == ("lpt://127.0.0.1:1", "für Anna")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:

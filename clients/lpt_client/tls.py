@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import ssl
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, why
+from lpt_service.protocol.text import UTF8_MARK, is_utf16
 
 # Parts of OpenSSL's names for what went wrong → in words, as a client sees it.
 _REASONS: Final = {
@@ -49,20 +52,23 @@ def client_context(options: ssl.SSLContext | TlsOptions | None) -> ssl.SSLContex
     if isinstance(options, ssl.SSLContext):
         return options
     options = TlsOptions() if options is None else options
-    for path in options:
-        if path is not None:
-            _check_readable(path)
+    with ExitStack() as stack:
+        return _load(options, TlsOptions(*(path and stack.enter_context(_readable(path)) for path in options)))
+
+
+def _load(options: TlsOptions, files: TlsOptions) -> ssl.SSLContext:
+    """A context with these files, which go by the names in `options`."""
     try:
-        context = ssl.create_default_context(cafile=options.ca)
+        context = ssl.create_default_context(cafile=files.ca)
     except ssl.SSLError as exc:
         raise TlsFailed(f"{options.ca} holds no certificate of an authority: {why(exc)}") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_3
-    if options.certificate is None:
+    if files.certificate is None:
         if options.key is not None:
             raise TlsFailed(f"{options.key} is a key without a certificate: name both")
         return context
     try:
-        context.load_cert_chain(options.certificate, options.key, password=_no_password)
+        context.load_cert_chain(files.certificate, files.key, password=_no_password)
     except ssl.SSLError as exc:
         pair = f"{options.certificate} with the key {options.key or 'in it'}"
         reason = "they do not belong together" if exc.reason == "KEY_VALUES_MISMATCH" else why(exc)
@@ -72,13 +78,29 @@ def client_context(options: ssl.SSLContext | TlsOptions | None) -> ssl.SSLContex
     return context
 
 
-def _check_readable(path: str | os.PathLike[str]) -> None:
-    """OpenSSL would not say which file it was."""
+@contextmanager
+def _readable(path: str | os.PathLike[str]) -> Iterator[str | os.PathLike[str]]:
+    """The path of a file that can be read; OpenSSL would not say which one cannot.
+
+    If it begins with a byte order mark, which OpenSSL does not know, that of a copy without, for this user alone.
+    """
     try:
-        with open(path, "rb"):
-            pass
+        with open(path, "rb") as file:
+            data = file.read()
     except OSError as exc:
         raise TlsFailed(f"{os.fspath(path)} cannot be read: {why(exc)}") from exc
+    if is_utf16(data):
+        raise TlsFailed(f"{os.fspath(path)} is UTF-16: save it as UTF-8")
+    if not data.startswith(UTF8_MARK):
+        yield path
+        return
+    descriptor, copy = tempfile.mkstemp(suffix=".pem")
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(data[len(UTF8_MARK) :])
+        yield copy
+    finally:
+        os.unlink(copy)
 
 
 def _no_password() -> str:

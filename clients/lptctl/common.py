@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 import click
 
 from lpt_service.protocol.url import DEFAULT_URL, Url
-from lptctl.outcome import TIMED_OUT, Failure, escape
+from lptctl.outcome import TIMED_OUT, USAGE, Failure, escape
 
 if TYPE_CHECKING:
     from lpt_client import TlsOptions, blocking
@@ -128,8 +128,21 @@ class SessionOptions(TypedDict):
 def session_options(command: str) -> SessionOptions:
     """The name shown in the daemon's status, and the token: from the environment, for anybody can read arguments."""
     name = escape(f"lptctl {command}")[:_NAME_CHARACTERS_MAX]
-    token = os.environ.get(_TOKEN_VARIABLE) or None
-    return {"client": f"{name}[{os.getpid()}]", "token": token, "tls": tls_options()}
+    return {"client": f"{name}[{os.getpid()}]", "token": _token(), "tls": tls_options()}
+
+
+def _token() -> str | None:
+    token = bare_token(os.environ.get(_TOKEN_VARIABLE, ""))
+    if not token.isprintable():
+        raise Failure(
+            f"{_TOKEN_VARIABLE} is no token: it has characters that are not printable, or is not UTF-8", USAGE
+        )
+    return token or None
+
+
+def bare_token(text: str) -> str:
+    """A token without what a file may have around it: a byte order mark, spaces, line ends."""
+    return text.removeprefix("\ufeff").strip()
 
 
 def tls_options() -> TlsOptions:

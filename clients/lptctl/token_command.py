@@ -10,7 +10,8 @@ from typing import Final
 
 import click
 
-from lptctl.common import to_json
+from lpt_service.protocol.text import is_utf16
+from lptctl.common import bare_token, to_json
 from lptctl.outcome import USAGE, Failure
 
 _TOKEN_BYTES: Final = 32  # 256 bits: nobody guesses it, so a plain SHA-256 keeps it
@@ -65,10 +66,13 @@ def _given_token() -> str:
         given = str(click.prompt("Token", hide_input=True, err=True))
     else:
         try:
-            given = sys.stdin.buffer.read().decode()
+            data = sys.stdin.buffer.read()
+            if is_utf16(data):
+                raise Failure("standard input is UTF-16: save the token as UTF-8", USAGE)
+            given = data.decode()
         except UnicodeDecodeError:
             raise Failure("standard input is no text, so it is no token", USAGE) from None
-    given = given.rstrip("\r\n")
+    given = bare_token(given)
     if not given or "\n" in given:
         raise Failure("standard input must be one token on one line", USAGE)
     return given

@@ -55,8 +55,14 @@ _LEAKS_INCOMPLETE: Final = msgpack_version() < (1, 2)
 
 
 def encode_request(msgid: int, method: str, params: tuple[Any, ...]) -> bytes:
-    """`[0, msgid, method, params]`."""
-    return _pack((REQUEST, msgid, method, params))
+    r"""`[0, msgid, method, params]`.
+
+    Bytes that are not UTF-8, in a name or a text that the system gave, go as the letters of their numbers: `\udce9`.
+    """
+    try:
+        return _pack((REQUEST, msgid, method, params))
+    except UnicodeEncodeError:
+        return msgpack.packb((REQUEST, msgid, method, params), unicode_errors="backslashreplace")
 
 
 def encode_result(msgid: int, result: Any) -> bytes:

@@ -1,6 +1,9 @@
-"""Text of others, fit to be shown."""
+"""Text of others: fit to be shown, and as their editors save it."""
 
 from __future__ import annotations
+
+UTF8_MARK = b"\xef\xbb\xbf"  # the byte order mark that editors on Windows put before a text
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 def escape(text: object) -> str:
@@ -14,3 +17,8 @@ def escape(text: object) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode("ascii")
         for character in str(text)
     )
+
+
+def is_utf16(data: bytes) -> bool:
+    """Whether a file's text is UTF-16: by its byte order mark, or by one byte of its first letter being zero."""
+    return data.startswith(_UTF16_MARKS) or b"\0" in data[:2]

@@ -10,6 +10,7 @@ The port's name may be left out where the daemon has one port, the TCP port wher
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from ipaddress import IPv6Address, ip_address
 from urllib.parse import quote, unquote, urlsplit
 
@@ -17,6 +18,8 @@ from lpt_service.protocol.errors import UrlError
 from lpt_service.protocol.messages import DEFAULT_TCP_PORT, DEFAULT_UNIX_SOCKET
 
 TCP, TLS, UNIX = "lpt", "lpts", "lpt+unix"
+# A path may have bytes that are not UTF-8.
+_quote, _unquote = partial(quote, errors="surrogateescape"), partial(unquote, errors="surrogateescape")
 _EXAMPLES = "lpt://host:5378/LPT1, lpts://host:5378/LPT1 or lpt+unix:///run/lptd/lptd.sock#LPT1"
 
 
@@ -53,10 +56,13 @@ class Url:
         if parts.scheme == UNIX:
             if parts.netloc or not parts.path.startswith("/"):
                 raise UrlError(f"{text!r}: the socket's path must be absolute; expected for example {_EXAMPLES}")
-            return cls(UNIX, path=unquote(parts.path), port_name=unquote(parts.fragment) or None)
+            path = _unquote(parts.path)
+            if "\0" in path:
+                raise UrlError(f"{text!r}: no path has a zero byte; expected for example {_EXAMPLES}")
+            return cls(UNIX, path=path, port_name=_unquote(parts.fragment) or None)
         if not parts.hostname:
             raise UrlError(f"{text!r}: no host; expected for example {_EXAMPLES}")
-        name = unquote(parts.path).strip("/")
+        name = _unquote(parts.path).strip("/")
         if "/" in name or parts.fragment:
             raise UrlError(f"{text!r}: one port name belongs after the host; expected for example {_EXAMPLES}")
         return cls(parts.scheme, parts.hostname, DEFAULT_TCP_PORT if tcp_port is None else tcp_port, "", name or None)
@@ -66,10 +72,11 @@ class Url:
         return replace(self, port_name=name)
 
     def __str__(self) -> str:
+        name = _quote(self.port_name or "")
         if self.scheme == UNIX:
-            return f"{UNIX}://{quote(self.path)}" + (f"#{quote(self.port_name)}" if self.port_name else "")
+            return f"{UNIX}://{_quote(self.path)}" + (f"#{name}" if name else "")
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.tcp_port}" + (f"/{quote(self.port_name)}" if self.port_name else "")
+        return f"{self.scheme}://{host}:{self.tcp_port}" + (f"/{name}" if name else "")
 
 
 DEFAULT_URL = Url(UNIX, path=DEFAULT_UNIX_SOCKET)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import ssl
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import trio
 
 from lpt_service.config import Config, TlsConfig
 from lpt_service.protocol.errors import LptError
+from lpt_service.protocol.text import UTF8_MARK, is_utf16
 from lpt_service.server.crowd import Crowd
 from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
@@ -124,7 +126,8 @@ def load_context(settings: TlsConfig) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.num_tickets = 0  # a resumed session would bring the trust of an older configuration with it
     try:
-        context.load_cert_chain(settings.certificate, settings.key, password="")
+        with _unmarked(settings.certificate) as certificate, _unmarked(settings.key) as key:
+            context.load_cert_chain(certificate, key, password="")
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise TlsError([f"tls.key: {settings.key} is not the key of {settings.certificate}"]) from exc
@@ -132,7 +135,8 @@ def load_context(settings: TlsConfig) -> ssl.SSLContext:
         raise TlsError([f"tls.certificate: {pair} cannot be used: {exc.reason or exc}"]) from exc
     if settings.client_certificate != "none":
         try:
-            context.load_verify_locations(settings.client_ca)
+            with _unmarked(settings.client_ca) as client_ca:
+                context.load_verify_locations(client_ca)
         except ssl.SSLError as exc:
             raise TlsError([f"tls.client_ca: {settings.client_ca} cannot be used: {exc.reason or exc}"]) from exc
         context.verify_mode = _MODES[settings.client_certificate]
@@ -188,11 +192,28 @@ def _greet(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> ss
 def _read(problems: list[str], key: str, path: str, mark: str) -> str | None:
     """A file's text; None, and a line in `problems`, if it cannot be read or has no `mark`. OpenSSL would not say."""
     try:
-        text = Path(path).read_text(encoding="ascii", errors="replace")
+        data = Path(path).read_bytes()
     except OSError as exc:
         problems.append(f"{key}: {path} cannot be read: {exc.strerror} ({_HOW_TO_MAKE})")
         return None
+    if is_utf16(data):
+        problems.append(f"{key}: {path} is UTF-16: save it as UTF-8")
+        return None
+    text = data.decode("ascii", errors="replace")
     if mark not in text:
         problems.append(f"{key}: {path} is not what it should be: a PEM file with {mark.strip('-')}")
         return None
     return text
+
+
+@contextmanager
+def _unmarked(path: str) -> Iterator[str]:
+    """The path of a file; if it begins with a byte order mark, of a copy without, in memory: OpenSSL knows no marks."""
+    data = Path(path).read_bytes()
+    if not data.startswith(UTF8_MARK):
+        yield path
+        return
+    with open(os.memfd_create("lptd"), "wb") as file:
+        file.write(data.removeprefix(UTF8_MARK))
+        file.flush()
+        yield f"/proc/self/fd/{file.fileno()}"

@@ -60,7 +60,9 @@ def test_as_json_and_never_the_same(lptctl: Lptctl) -> None:
     assert all(each["sha256"] == hashlib.sha256(each["token"].encode()).hexdigest() for each in made)
 
 
-@pytest.mark.parametrize("given", [b"the token", b"the token\n", b"the token\r\n"])
+@pytest.mark.parametrize(
+    "given", [b"the token", b"the token\n", b"the token\r\n", b"\xef\xbb\xbfthe token\r\n", b" the token "]
+)
 def test_the_hash_of_a_token_from_standard_input(lptctl: Lptctl, monkeypatch: pytest.MonkeyPatch, given: bytes) -> None:
     digest = hashlib.sha256(b"the token").hexdigest()
     monkeypatch.setattr(sys, "stdin", Input(given))
@@ -69,7 +71,9 @@ def test_the_hash_of_a_token_from_standard_input(lptctl: Lptctl, monkeypatch: py
     assert json.loads(lptctl("token", "--hash", "--json").out) == {"sha256": digest}
 
 
-@pytest.mark.parametrize("given", [b"", b"\n", b"two\nlines\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "given", [b"", b"\n", b"two\nlines\n", b"\xff\xfe", "the token".encode("utf-16-le"), b"caf\xe9"]
+)
 def test_what_is_no_token_is_2(lptctl: Lptctl, monkeypatch: pytest.MonkeyPatch, given: bytes) -> None:
     monkeypatch.setattr(sys, "stdin", Input(given))
     assert lptctl.fails("token", "--hash").code == 2

@@ -269,3 +269,11 @@ def test_the_older_way_is_for_msgpack_before_1_2() -> None:
     is_before_1_2 = codec.msgpack_version() < (1, 2)
     assert is_before_1_2 == codec._LEAKS_INCOMPLETE
     assert decode(whole(QUIET), as_before_1_2=True) == ([Notification("quiet", ())], None)
+
+
+def test_text_that_is_not_utf8_goes_with_its_bytes_as_numbers() -> None:
+    """As Python has what the system gave: a half of a surrogate pair for each byte. The next frame is not touched."""
+    for text, sent in (("caf\udce9", "caf\\udce9"), ("\ud800", "\\ud800")):
+        frame = encode_request(1, "hello", ({"client": text},))
+        assert frame == encode_request(1, "hello", ({"client": sent},))
+        assert encode_request(2, "ping", ()) == pack([0, 2, "ping", []])

@@ -31,6 +31,10 @@ from lpt_service.protocol.url import DEFAULT_URL, TCP, TLS, UNIX, Url
         ("LPT://host/lpt1/", Url(TCP, "host", 5378, "", "lpt1")),
         ("lpt://host/EEG%20trigger", Url(TCP, "host", 5378, "", "EEG trigger")),
         ("lpt+unix:///tmp/a%23b%3F.sock#L%C3%BCfter", Url(UNIX, path="/tmp/a#b?.sock", port_name="Lüfter")),
+        # a path that is not UTF-8, as the system gives it and as a URL shows it
+        ("lpt+unix:///tmp/caf\udce9", Url(UNIX, path="/tmp/caf\udce9")),
+        ("lpt+unix:///tmp/caf%E9", Url(UNIX, path="/tmp/caf\udce9")),
+        ("lpt://host/caf\udce9", Url(TCP, "host", 5378, "", "caf\udce9")),
     ],
 )
 def test_parse(text: str, url: Url) -> None:
@@ -55,6 +59,7 @@ def test_parse(text: str, url: Url) -> None:
         ("lpt://user@host/LPT1", "no user, password or query"),
         ("lpt://user:secret@host/LPT1", "no user, password or query"),
         ("lpt://host/LPT1?token=secret", "no user, password or query"),
+        ("lpt+unix:///run/a%00b", "no path has a zero byte"),
         ("lpt+unix:///run/lptd/lptd.sock?x", "no user, password or query"),
         ("lpt://host/LPT1/data", "one port name"),
         ("lpt://host/LPT%2F1", "one port name"),

@@ -195,6 +195,21 @@ def test_files_that_hold_something_else(certificates: Path, tmp_path: Path) -> N
     assert "has a password" in found
 
 
+@pytest.mark.parametrize("changed", ["certificate", "key", "client_ca"])
+def test_files_as_any_editor_saves_them(certificates: Path, tmp_path: Path, changed: str) -> None:
+    """A byte order mark and line ends of Windows do no harm; UTF-16 is named."""
+    keys = section(certificates, client_certificate="required")
+    text = Path(keys[changed]).read_text()
+    saved = tmp_path / "saved.pem"
+    for data in (b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r\n").encode(), text.encode("utf-8-sig")):
+        saved.write_bytes(data)
+        load_context(TlsConfig(**{**keys, changed: str(saved)}))
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        saved.write_bytes(text.encode(encoding))
+        found = problems(**{**keys, changed: str(saved)})
+        assert found == [f"tls.{changed}: {saved} is UTF-16: save it as UTF-8"]
+
+
 def test_the_authority_of_clients_is_read_only_if_they_are_asked(certificates: Path, tmp_path: Path) -> None:
     keys = {**section(certificates), "client_ca": str(tmp_path / "nowhere")}
     assert load_context(TlsConfig(**keys)).verify_mode == ssl.CERT_NONE

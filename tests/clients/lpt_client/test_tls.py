@@ -6,6 +6,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -378,3 +379,20 @@ def test_a_key_with_a_password(certificates: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(TlsFailed, match="the key has a password"):
         client_context(TlsOptions(None, certificates / "client.pem", locked))
+
+
+@pytest.mark.parametrize("changed", TlsOptions._fields)
+def test_files_as_any_editor_saves_them(certificates: Path, tmp_path: Path, changed: str) -> None:
+    """A byte order mark and line ends of Windows do no harm, and no copy is left behind; UTF-16 is named."""
+    options = TlsOptions(certificates / "ca.pem", certificates / "client.pem", certificates / "client.key")
+    text = Path(getattr(options, changed)).read_text()
+    saved = tmp_path / "saved.pem"
+    before = set(Path(tempfile.gettempdir()).glob("tmp*.pem"))
+    for data in (text.encode("utf-8-sig"), text.replace("\n", "\r\n").encode()):
+        saved.write_bytes(data)
+        assert client_context(options._replace(**{changed: saved})).cert_store_stats()["x509_ca"] == 1
+    assert set(Path(tempfile.gettempdir()).glob("tmp*.pem")) <= before
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be"):
+        saved.write_bytes(text.encode(encoding))
+        with pytest.raises(TlsFailed, match=r"saved\.pem is UTF-16: save it as UTF-8"):
+            client_context(options._replace(**{changed: saved}))
