@@ -23,7 +23,7 @@ from lpt_service.core.interrupts import InterruptRegistry
 from lpt_service.core.job_runner import JobRunner
 from lpt_service.core.jobs import Job
 from lpt_service.core.leases import Lease, Leases
-from lpt_service.core.notices import LeaseNotice, RevokedNotice
+from lpt_service.core.notices import DisconnectedNotice, LeaseNotice, RevokedNotice
 from lpt_service.core.ownership import Ownership
 from lpt_service.core.requests import SESSION_ENDED, ControlRequest, SessionState, parse_request
 from lpt_service.core.row_checks import check_row
@@ -333,11 +333,14 @@ class FunctionDriver:
         if self.state is PortState.READY:
             self.state = PortState.REMOVING
             self.why_absent = reason
-            error = RequestError(Status.STATUS_DELETE_PENDING, reason)
-            owner = self._stop(error, f"port removed: {reason}", now_ns)
+            error, why = RequestError(Status.STATUS_DELETE_PENDING, reason), f"port removed: {reason}"
+            connected = list(self.registry)
+            owner = self._stop(error, why, now_ns)
             if owner is not None:
-                notice = RevokedNotice(owner, self.ownership, f"port removed: {reason}")
-                self.effects.append(fx.Notify(owner, notice))
+                self.effects.append(fx.Notify(owner, RevokedNotice(owner, self.ownership, why)))
+            for registration in connected:
+                notice = DisconnectedNotice(registration, self.registry, why)
+                self.effects.append(fx.Notify(registration.session, notice))
             self.effects.append(fx.PortGone(reason))
 
     def finish_removal(self, now_ns: int) -> ParallelPort:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lpt_service.core.interrupts import Registration
+from lpt_service.core.interrupts import InterruptRegistry, Registration
 from lpt_service.core.leases import Lease
 from lpt_service.core.ownership import Ownership, Waiter
 from lpt_service.core.requests import SessionState
@@ -100,3 +100,23 @@ class RevokedNotice:
     def render(self) -> Notification | None:
         """The reason."""
         return None if self._ownership.owner is self._session else Notification(messages.REVOKED, (self._reason,))
+
+
+class DisconnectedNotice:
+    """`disconnected`: the port's removal has ended a registration; stale once the session has connected it again.
+
+    The answer to that is sent first, and a client would take it that the new registration is meant.
+    """
+
+    def __init__(self, registration: Registration, registry: InterruptRegistry, reason: str) -> None:
+        self._registration = registration
+        self._registry = registry
+        self._reason = reason
+        self.key = (messages.DISCONNECTED, registration.key)
+
+    def render(self) -> Notification | None:
+        """The structure that was connected, and why it is no longer."""
+        registration = self._registration
+        if any(each.key == registration.key for each in self._registry.held_by(registration.session)):
+            return None
+        return Notification(messages.DISCONNECTED, (registration.key, self._reason))

@@ -75,6 +75,7 @@ def welcome(
     features = [
         name
         for name, is_there in (
+            ("disconnected", True),
             ("administration", state.role is Role.ADMIN),
             ("drain", may_drain),
             ("lease", settings.has_lease),

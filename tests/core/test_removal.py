@@ -8,8 +8,9 @@ import pytest
 
 from lpt_service.core.function_driver import PortState
 from lpt_service.protocol.ioctl import PULSE_WIDTH_MAX_US, Ioctl
-from lpt_service.protocol.messages import KIND_EVENT, KIND_STOPPED, REVOKED
+from lpt_service.protocol.messages import DISCONNECTED, KIND_EVENT, KIND_STOPPED, REVOKED
 from lpt_service.protocol.status import Status
+from tests.core.fakes import FakePort
 from tests.core.harness import MS, SECOND, Call, Client, Harness, routine
 
 DATA = 0
@@ -51,7 +52,7 @@ def test_semantic_09_a_port_that_goes_away_at_any_access(step: str) -> None:
     assert waiter.passages[0].is_over
     is_told = owner.is_alive and step != "free"
     assert owner.told(REVOKED) == ([(REVOKED, ("port removed: unplugged",))] if is_told else [])
-    assert waiter.told() == []
+    assert waiter.told() == [(DISCONNECTED, (routine(isr=1), "port removed: unplugged"))]
 
 
 def assert_is_removed(harness: Harness) -> None:
@@ -166,3 +167,46 @@ def test_nobody_asks_a_port_that_is_gone_for_interrupts() -> None:
     accesses = harness.port.accesses
     harness.driver.collect_interrupts(harness.now_ns)
     assert harness.port.accesses == accesses
+
+
+ISR, CHECK, BOTH = routine(isr=1), routine(deferred=2), routine(isr=3, deferred=4)
+
+
+@pytest.mark.parametrize("structures", [(ISR,), (CHECK,), (BOTH,), (ISR, CHECK, BOTH)])
+def test_semantic_09_every_registration_that_ends_is_told_of(structures: tuple[bytes, ...]) -> None:
+    """Semantic 9: whatever routines it has."""
+    harness = Harness()
+    client, other = harness.clients(2)
+    for structure in structures:
+        client.connect(structure)
+    harness.port.go()
+    harness.driver.check_present(harness.now_ns)
+    harness.carry_out()
+    assert client.told() == [(DISCONNECTED, (structure, "port removed: unplugged")) for structure in structures]
+    assert other.told() == []
+
+
+def test_a_registration_that_was_connected_again_by_then_is_not_told_of() -> None:
+    harness = Harness()
+    client = harness.client()
+    client.connect(CHECK)
+    client.connect(ISR)
+    harness.port.go()
+    harness.driver.check_present(harness.now_ns)
+    harness.carry_out()
+    harness.driver.finish_removal(harness.now_ns)
+    harness.driver.attach(FakePort(), harness.now_ns)
+    harness.carry_out()
+    assert client.connect(CHECK).status == 0
+    assert client.told() == [(DISCONNECTED, (ISR, "port removed: unplugged"))]
+
+
+def test_nobody_is_told_that_a_registration_has_ended_when_the_daemon_stops() -> None:
+    """`closing` says it all."""
+    harness = Harness()
+    client = harness.client()
+    client.connect(CHECK)
+    harness.driver.stop(harness.now_ns)
+    harness.carry_out()
+    assert client.told() == []
+    assert len(harness.driver.registry) == 0

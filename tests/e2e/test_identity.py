@@ -158,7 +158,7 @@ def test_users_and_groups_of_a_unix_socket(house: House) -> None:
 @NEEDS_ROOT
 def test_root_and_the_daemons_user_administer_all(house: House) -> None:
     with closing(house.hello(house.unix, client="boss")) as root, closing(house.hello(house.unix, port="B")) as other:
-        assert root.welcome["features"] == ["administration", "drain"]
+        assert root.welcome["features"] == ["disconnected", "administration", "drain"]
         eventually(lambda: bool(root.call("drain", {"on": True})["idle"]))  # once the tests before have gone
         root.call("drain", {"on": False})
         anna = connect_as(house.unix, ANNA).hello(port="A", client="stuck")

@@ -12,7 +12,7 @@ from lpt_service.protocol.status import Status
 
 def test_words_are_those_of_the_contract() -> None:
     assert (messages.HELLO, messages.STATUS, messages.PING, messages.CANCEL) == ("hello", "status", "ping", "cancel")
-    names = "interrupt interrupt_sync port_check queued waiters lease revoked closing"
+    names = "interrupt interrupt_sync port_check queued waiters lease revoked disconnected closing"
     assert list(messages.NOTIFICATIONS) == names.split()
     assert (messages.SYNC_CONNECTED, messages.SYNC_RESUMED) == ("connected", "resumed")
     assert (messages.SYNC_OVERRUN, messages.SYNC_RESTARTED) == ("overrun", "restarted")

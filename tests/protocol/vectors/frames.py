@@ -44,7 +44,7 @@ WELCOME = {
     "stream": STREAM,
     "clock": {"monotonic_ns": MONOTONIC_NS, "realtime_ns": REALTIME_NS},
     "limits": {"max_frame_bytes": 65536, "max_items": 64, "max_string_bytes": 1024, "max_nesting": 8},
-    "features": (),
+    "features": ("disconnected",),
 }
 STATUS = {
     "owner": {"session": SESSION, "client": "stimulus", "peer": "127.0.0.1:51234", "grant": GRANT},
@@ -208,6 +208,10 @@ NOTIFICATIONS = {
     "waiters, to the owner": daemon(notice("waiters", 1), "Somebody waits for the port that you own."),
     "lease": daemon(notice("lease", "held", 5000), "Others wait: in 5 s you will lose the port that you own."),
     "revoked": daemon(notice("revoked", "port removed: the device was unplugged"), "You own the port no longer."),
+    "disconnected": daemon(
+        notice("disconnected", SERVICE_ROUTINE, "port removed: the device was unplugged"),
+        "The registration with these 32 bytes has ended.",
+    ),
     "closing": daemon(notice("closing", "the daemon is stopping"), "The last frame."),
     "a notification of a later version": daemon(notice("weather", 21), "A client ignores what it does not know."),
     "a longer error of a later version": daemon(
