@@ -25,12 +25,12 @@ from lpt_service.ending import (
     EXIT_FAILED,
     EXIT_USAGE,
     complain,
-    drop_output,
     explain,
     noted_signals,
     output_failure,
     prepare_standard_streams,
 )
+from lpt_service.output import background_output, unblocking_copy
 from lpt_service.protocol.codec import is_accelerated, msgpack_version
 from lpt_service.protocol.text import escape
 from lpt_service.protocol.url import Url
@@ -248,6 +248,7 @@ def _msgpack_problem() -> str | None:
     return None
 
 
+@background_output()
 def _run_daemon(config: Config, reread: Callable[[], Config], *, until_eof: bool) -> int:
     import trio
 
@@ -256,7 +257,7 @@ def _run_daemon(config: Config, reread: Callable[[], Config], *, until_eof: bool
     from lpt_service.server.systemd import take_over
 
     log.configure(config.server.log_level)
-    faulthandler.enable()  # a stuck daemon that is killed with SIGABRT says where it was
+    faulthandler.enable(unblocking_copy(2))  # a stuck daemon that is killed with SIGABRT says where it was
     _raise_descriptor_limit()
 
     async def run() -> None:
@@ -289,10 +290,7 @@ async def _stop_at_end_of_input(daemon: Daemon) -> None:
 
 
 def _announce(url: Url) -> None:
-    try:
-        click.echo(f"listening on {url}")
-    except OSError:  # nobody reads it, which is no reason not to serve
-        drop_output()
+    print(f"listening on {url}")
 
 
 def _raise_descriptor_limit() -> None:
