@@ -30,10 +30,11 @@ class SessionState:
         client, peer: how it calls itself, and where it comes from: for people to read.
         identity: who it is, as the daemon knows it: for people to read, too.
         role: what it may do with the port.
+        is_raw: its client has no bin: text in the place of a buffer stands for its bytes.
         pending: its requests that are not answered yet, by msgid.
     """
 
-    __slots__ = ("client", "context", "identity", "peer", "pending", "role", "session")
+    __slots__ = ("client", "context", "identity", "is_raw", "peer", "pending", "role", "session")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class SessionState:
         self.peer = peer
         self.identity = identity
         self.role = role
+        self.is_raw = False
         self.pending: dict[int, ControlRequest] = {}
 
     def __repr__(self) -> str:
@@ -99,11 +101,23 @@ def parse_request(session: SessionState, message: Request) -> ControlRequest:
         shown = f"{code:#x}" if type(code) is int else type(code).__name__
         raise invalid(f"code: {shown} is no control code of {method}")
     if type(input_) is not bytes:
-        raise invalid(f"input: must be bin, got {type(input_).__name__} (pack bytes as the MessagePack type bin)")
+        input_ = _bytes_of(input_, is_raw=session.is_raw)
     if type(output_length) is not int or not 0 <= output_length <= U32_MAX:
         raise invalid(f"output_length: must be a u32, got {output_length!r:.40}")
     options = _NO_OPTIONS if len(params) == 3 else _parse_options(params[3])
     return ControlRequest(session, msgid, row, input_, output_length, options)
+
+
+def _bytes_of(given: Any, *, is_raw: bool) -> bytes:
+    """The buffer that a client means by something else than bin. Raises RequestError where that is not certain."""
+    if type(given) is not str:
+        raise invalid(f"input: must be bin, got {type(given).__name__} (pack bytes as the MessagePack type bin)")
+    if not is_raw and not given.isascii():
+        raise invalid(
+            "input: must be bin, got str with characters beyond 0x7f (pack bytes as the MessagePack type bin, or, "
+            "with a library that has none, say raw: true in hello)"
+        )
+    return given.encode("utf-8", "surrogateescape")
 
 
 def _parse_options(given: Any) -> Options:

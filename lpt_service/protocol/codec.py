@@ -93,6 +93,20 @@ def encode_interrupt(seq: int, timestamp_ns: int, count: int, status: int, contr
     )
 
 
+def without_bin(frames: bytes) -> bytes:
+    """The same frames for who has neither bin nor str8, but one type, raw; an `interrupt` has neither, and stays."""
+    unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=len(frames))
+    unpacker.feed(frames)
+    found = []
+    begin = 0
+    for message in unpacker:
+        end = unpacker.tell()
+        is_interrupt = frames.startswith(_INTERRUPT_HEAD, begin)
+        found.append(frames[begin:end] if is_interrupt else msgpack.packb(message, use_bin_type=False))
+        begin = end
+    return b"".join(found)
+
+
 class Decoder:
     """Turns a byte stream into messages, within limits.
 
@@ -189,7 +203,13 @@ class Decoder:
         frame, rest = bytes(self._partial[:end]), bytes(self._partial[end:])
         self._chunk, self._offset = rest, 0
         self._scanner, self._partial = None, bytearray()
-        return _unpack(frame, self.limits)
+        try:
+            return _unpack(frame, self.limits)
+        except UnicodeDecodeError:
+            escaped = _unpack_raw(frame, self.limits)
+            if escaped is None:
+                raise
+            return escaped
 
 
 # The limits as msgpack has them (a bin is bounded by the frame, the nesting is checked below). They are written out
@@ -208,6 +228,35 @@ def _unpack(frame: bytes, limits: Limits) -> Any:
         max_ext_len=0,
         ext_hook=_refuse_extension,
     )
+
+
+def _unpack_raw(frame: bytes, limits: Limits) -> Any:
+    """A request whose `input` is a raw that is not UTF-8, as clients without bin send it; None if other text is so too.
+
+    Its bytes that are not UTF-8 become halves of surrogate pairs, so that it can be told from text, and turned back.
+    """
+    found = msgpack.unpackb(
+        frame,
+        unicode_errors="surrogateescape",
+        use_list=False,
+        strict_map_key=False,
+        object_pairs_hook=_map_of,
+        max_array_len=limits.max_items,
+        max_map_len=limits.max_items,
+        max_str_len=limits.max_string_bytes,
+        max_ext_len=0,
+        ext_hook=_refuse_extension,
+    )
+    if type(found) is not tuple or len(found) != 4 or found[0] != REQUEST:
+        return None
+    *others, params = found
+    if type(params) is not tuple or len(params) < 2 or type(params[1]) is not str:
+        return None
+    try:
+        msgpack.packb((others, params[:1], params[2:]))  # without the input: text alone
+    except UnicodeEncodeError:
+        return None
+    return found
 
 
 def _open_unpacker(chunk: bytes, limits: Limits) -> Any:

@@ -27,6 +27,7 @@ class Hello(NamedTuple):
     resume: str | None
     resume_from: tuple[int, int] | None
     notifications: frozenset[str] | None
+    raw: bool = False
 
 
 def _resume_from(given: dict[str, Any]) -> tuple[int, int] | None:
@@ -53,6 +54,8 @@ def parse_hello(params: Any) -> Hello:
     for key in _TEXTS:
         if key in given and type(given[key]) is not str:
             raise invalid(f"hello: {key} must be text, got {type(given[key]).__name__}")
+    if type(given.get("raw", False)) is not bool:
+        raise invalid(f"hello: raw must be a bool, got {given['raw']!r:.40}")
     names = given.get("notifications")
     if "notifications" in given and (type(names) is not tuple or not all(type(name) is str for name in names)):
         raise invalid("hello: notifications must be an array of names")
@@ -64,6 +67,7 @@ def parse_hello(params: Any) -> Hello:
         given.get("resume"),
         _resume_from(given) if "resume" in given else None,
         None if names is None else frozenset(names),
+        given.get("raw", False),
     )
 
 
@@ -79,6 +83,7 @@ def welcome(
             ("administration", state.role is Role.ADMIN),
             ("drain", may_drain),
             ("lease", settings.has_lease),
+            ("raw", state.is_raw),
         )
         if is_there
     ]

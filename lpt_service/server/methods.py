@@ -37,6 +37,7 @@ def hello(session: Session, request: Request) -> dict[str, Any]:
         raise RequestError(Status.STATUS_INVALID_DEVICE_STATE, "hello has been said already")
     session.end_turn()  # with many sessions to count, and it may be said again and again
     said = parse_hello(request.params)
+    session.outbox.is_raw = said.raw  # also for what is said of a hello that is refused
     daemon = session.daemon
     try:
         entry = daemon.admission.admit(said, session.origin, session.rules)
@@ -52,7 +53,7 @@ def hello(session: Session, request: Request) -> dict[str, Any]:
             _audit_refusal(session, f"hello: {exc.detail}")
         raise
     state.client, state.peer = said.client, session.origin.peer
-    state.identity, state.role = str(entry.identity), entry.role
+    state.identity, state.role, state.is_raw = str(entry.identity), entry.role, said.raw
     if said.notifications is not None:
         session.outbox.set_wanted(said.notifications)
     daemon.admission.hear_hello(session)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from lpt_service.core.effects import Notice
 from lpt_service.core.event_log import EventLog, LoggedMark
 from lpt_service.protocol import messages
-from lpt_service.protocol.codec import INTERRUPT_FRAME_BYTES, encode_notification
+from lpt_service.protocol.codec import INTERRUPT_FRAME_BYTES, encode_notification, without_bin
 
 _SLICE_BYTES: Final = 64 * 1024
 # Then it is others' turn: a reader that is far behind, and fast, would hold them up for the whole ring.
@@ -82,12 +82,14 @@ class Outbox:
 
     Attributes:
         lost: interrupts that this session was told it has lost because it read too slowly.
+        is_raw: the client's MessagePack has neither bin nor str8. Frames are turned into that as they are sent.
         keeps_unread: the session may come back: keep what its client may not have read.
         unread: the answers to disconnects that are kept, by their msgids (what the port ended has a negative number).
     """
 
     def __init__(self) -> None:
         self.lost = 0
+        self.is_raw = False
         self.keeps_unread = False
         self.unread: dict[int, _UnreadAnswer] = {}
         self._log: EventLog | None = None
@@ -285,20 +287,25 @@ class Outbox:
                     return False
                 self._in_flight, self._is_reply_in_flight = b"", False
             if self._replies:
-                self._in_flight = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
-                self._reply_bytes -= len(self._in_flight)
+                replies = self._replies[0] if len(self._replies) == 1 else b"".join(self._replies)
+                self._in_flight = without_bin(replies) if self.is_raw else replies
+                self._reply_bytes -= len(replies)
                 self._replies.clear()
                 self._is_reply_in_flight = True
             elif self._notices:
-                self._in_flight = self._render_notices()
+                self._in_flight = self._said(self._render_notices())
             elif self._passages and not self._is_up_to_date():
                 if not slices_left or not self._pump_log(try_send):
                     return False
                 slices_left -= 1
             elif self._last:
-                self._in_flight, self._last = self._last, b""
+                self._in_flight, self._last = self._said(self._last), b""
             else:
                 return True
+
+    def _said(self, frames: bytes) -> bytes:
+        """As the client can read them."""
+        return without_bin(frames) if self.is_raw else frames
 
     def _render_notices(self) -> bytes:
         rendered = [notice.render() for notice in self._notices.values()]
@@ -314,14 +321,14 @@ class Outbox:
         passage, log = self._passages[0], self._log
         assert log is not None
         if passage.before:
-            self._in_flight, passage.before = passage.before, b""
+            self._in_flight, passage.before = self._said(passage.before), b""
             return True
         end = log.end if passage.end is None else passage.end
         if passage.entry < log.oldest and passage.entry < end:
             self._leap(passage, log)
             return True
         if passage.entry == end:
-            self._in_flight, self._is_reply_in_flight = passage.after, bool(passage.after)
+            self._in_flight, self._is_reply_in_flight = self._said(passage.after), bool(passage.after)
             self._reply_bytes -= len(passage.after)
             self._passages.popleft().is_sent = True
             return True

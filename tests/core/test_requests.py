@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lpt_service.core.requests import Options, SessionState, parse_request
 from lpt_service.protocol.errors import RequestError
@@ -45,7 +47,9 @@ def test_every_option() -> None:
         ((float(READ), b"", 0), "code: float"),
         ((0x16FFFC, b"", 0), "code: 0x16fffc"),
         ((-1, b"", 0), "code: -0x1"),
-        ((READ, "text", 0), "input: must be bin, got str"),
+        ((READ, "t\u00e9xt", 0), "input: must be bin, got str"),
+        ((READ, "\x80", 0), "say raw: true in hello"),
+        ((READ, "\udcff", 0), "say raw: true in hello"),
         ((READ, (1, 2, 3), 0), "input: must be bin, got tuple"),
         ((READ, None, 0), "input: must be bin"),
         ((READ, b"", -1), "output_length"),
@@ -73,6 +77,31 @@ def test_error_row_wrong_shape_or_type(params: Any, hint: str) -> None:
         parse_request(SESSION, Request(3, IoctlClass.INTERNAL.value, params))
     assert caught.value.status == Status.STATUS_INVALID_PARAMETER
     assert hint in caught.value.detail
+
+
+@given(st.binary())
+def test_text_is_taken_for_its_bytes_where_that_is_certain(buffer: bytes) -> None:
+    """Characters below 0x80 are one byte each in every encoding; others only for who has said that it has no bin."""
+    text = buffer.decode("utf-8", "surrogateescape")
+    raw = SessionState(8, context=1)
+    raw.is_raw = True
+    for session in (SESSION, raw):
+        message = Request(3, IoctlClass.INTERNAL.value, (READ, text, 0))
+        if session is raw or max(buffer, default=0) < 0x80:
+            assert parse_request(session, message).input == buffer
+        else:
+            with pytest.raises(RequestError, match="must be bin, got str with characters beyond 0x7f"):
+                parse_request(session, message)
+
+
+def test_who_has_no_bin_may_still_send_one_and_nothing_else() -> None:
+    raw = SessionState(8, context=1)
+    raw.is_raw = True
+    assert parse_request(raw, Request(3, IoctlClass.INTERNAL.value, (READ, b"\x01", 4))).input == b"\x01"
+    wrongs: tuple[Any, ...] = ((1,), None, 5, {})
+    for wrong in wrongs:
+        with pytest.raises(RequestError, match="input: must be bin, got"):
+            parse_request(raw, Request(3, IoctlClass.INTERNAL.value, (READ, wrong, 4)))
 
 
 @pytest.mark.parametrize("row", CONTROL_CODES, ids=lambda row: row.name)

@@ -133,10 +133,10 @@ def test_row_unknown_option(connect: Connect, options: dict[str, Any]) -> None:
         ["ALLOCATE", b"", 0],
         [None, b"", 0],
         [float(ALLOCATE), b"", 0],
-        [ALLOCATE, "", 0],
+        [ALLOCATE, "é", 0],
         [ALLOCATE, [], 0],
         [WRITE_PORT_UCHAR, [0, 255], 0],
-        [WRITE_PORT_UCHAR, "\x00\x41", 0],
+        [WRITE_PORT_UCHAR, "\x00\xff", 0],
         [ALLOCATE, None, 0],
         [ALLOCATE, b"", -1],
         [ALLOCATE, b"", 2**32],
@@ -173,7 +173,7 @@ def test_row_params_that_are_no_array(connect: Connect, params: Any) -> None:
         assert client.refusal(1000) == "STATUS_INVALID_PARAMETER"
 
 
-@pytest.mark.parametrize("value", ["\x00", [0], {"0": 0}])
+@pytest.mark.parametrize("value", ["\x80", [0], {"0": 0}])
 def test_input_that_is_not_bin_is_refused_with_a_hint(connect: Connect, value: Any) -> None:
     client = connect()
     msgid = client.control(READ_PORT_UCHAR, value, 1)

@@ -24,8 +24,10 @@ def test_a_full_hello() -> None:
         "resume": "r",
         "from": (7, 8),
         "notifications": ("queued", "interrupt", "queued"),
+        "raw": True,
     }
-    assert parse_hello((given,)) == Hello(1, "me", "LPT2", "secret", "r", (7, 8), frozenset(("queued", "interrupt")))
+    wanted = frozenset(("queued", "interrupt"))
+    assert parse_hello((given,)) == Hello(1, "me", "LPT2", "secret", "r", (7, 8), wanted, raw=True)
 
 
 def test_keys_that_are_not_known_are_ignored() -> None:
@@ -64,6 +66,9 @@ def test_params_that_are_not_one_map(params: Any) -> None:
         ("notifications", (1,)),
         ("notifications", ("queued", b"waiters")),
         ("notifications", {"queued": True}),
+        ("raw", 1),
+        ("raw", None),
+        ("raw", "true"),
     ],
 )
 def test_a_key_of_the_wrong_type_is_named(key: str, value: Any) -> None:

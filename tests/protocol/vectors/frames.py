@@ -70,6 +70,10 @@ REQUESTS = {
         ),
         "Open a session; of the notifications only these are wanted.",
     ),
+    "hello, without bin": client(
+        request(1, "hello", {"protocol": 1, "raw": True}),
+        "The client's MessagePack has one type, raw, for text and bytes: it sends buffers so, and is sent all so.",
+    ),
     "ping": client(request(2, "ping"), "Are you there, and what time is it?"),
     "status": client(request(3, "status"), "What does the port do?"),
     "status, with a map": client(request(3, "status", {}), "The same."),
@@ -118,6 +122,10 @@ REQUESTS = {
     "free from interrupt level": client(control(16, Ioctl.FREE_PORT_FROM_INTERRUPT_LEVEL, HANDLE), "From an ISR."),
     "read a register": client(
         control(17, Ioctl.READ_PORT_UCHAR, bytes([1]), 1), "Read the status register (offset 1); anybody may."
+    ),
+    "read a register, with the input as text": client(
+        request(17, "internal_device_control", int(Ioctl.READ_PORT_UCHAR), "\x01", 1),
+        "The same: a character below 0x80 stands for its byte. A client that has bin sends bin.",
     ),
     "read a register, the other class": client(
         control(17, Ioctl.READ_PORT_UCHAR, bytes([1]), 1, method=DEVICE), "The codes from 0x800 exist in both classes."

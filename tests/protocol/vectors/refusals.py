@@ -82,10 +82,15 @@ CONVERSATIONS: dict[str, tuple[Step, ...]] = {
             "The Windows codes exist in the internal class only.",
         ),
         daemon(failed(6, INVALID_PARAMETER, "code: 0x160034 is no control code of device_control"), ""),
-        client(request(7, "internal_device_control", 0x162040, "\x01", 1), "The input is text."),
+        client(request(7, "internal_device_control", 0x162040, "\u00e9", 1), "The input is text: two bytes, or one?"),
         daemon(
-            failed(7, INVALID_PARAMETER, "input: must be bin, got str (pack bytes as the MessagePack type bin)"),
-            "Bytes are packed as bin.",
+            failed(
+                7,
+                INVALID_PARAMETER,
+                "input: must be bin, got str with characters beyond 0x7f (pack bytes as the MessagePack type bin, or, "
+                "with a library that has none, say raw: true in hello)",
+            ),
+            "Bytes are packed as bin. Text is taken where all its characters are below 0x80.",
         ),
         client(request(8, "internal_device_control", 0x162040, (1,), 1), "The input is an array."),
         daemon(
