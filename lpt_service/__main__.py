@@ -2,6 +2,8 @@
 
 import signal
 
+from lpt_service.protocol.libraries import missing_library
+
 
 def main() -> None:
     """Run lptd, and end this process.
@@ -11,9 +13,18 @@ def main() -> None:
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where it is ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from lpt_service import cli
+    try:
+        from lpt_service import cli
 
-    cli.main()
+        cli.main()
+    except ImportError as exc:
+        said = missing_library(exc, "daemon")
+        if said is None:
+            raise
+        from lpt_service.ending import EXIT_FAILED, complain
+
+        complain(said)
+        raise SystemExit(EXIT_FAILED) from exc
 
 
 if __name__ == "__main__":

@@ -207,6 +207,7 @@ def demo(plain: bool) -> int:
     code 0 only if it holds.
     """
     _check_msgpack()
+    from lpt_service import config  # noqa: F401 - if the demo's daemon must do without its library, it is said once
     from lpt_service.demo import run_demo
 
     return run_demo(plain=plain)

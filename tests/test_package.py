@@ -39,6 +39,6 @@ def test_wheel_carries_the_three_packages_and_nothing_else(tmp_path: Path) -> No
     assert {name.split("/")[0] for name in names} == {"lpt_service", "lpt_client", "lptctl", info}
     assert {"lpt_service/py.typed", "lpt_client/py.typed", f"{info}/licenses/LICENSE"} <= names
     assert "lptd = lpt_service.__main__:main" in entry_points
-    assert "lptctl = lptctl.cli:main" in entry_points
+    assert "lptctl = lptctl.__main__:main" in entry_points
     assert "Requires-Python: >=3.10" in metadata
     assert "License-Expression: MIT" in metadata

@@ -48,6 +48,7 @@ from lpt_client.errors import (
 from lpt_client.events import Event, Interrupt, LeaseWarning, Mark, Reconnected, SessionInfo, Sync
 from lpt_client.sockets import TlsOptions
 from lpt_service import __version__
+from lpt_service.protocol.libraries import missing_library
 
 if TYPE_CHECKING:
     import lpt_client.blocking as blocking
@@ -102,11 +103,23 @@ _LATER = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "blocking":
-        return importlib.import_module("lpt_client.blocking")
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
+    try:
+        if name == "blocking":
+            return importlib.import_module("lpt_client.blocking")
+        if name in _LATER:
+            return getattr(importlib.import_module(_LATER[name]), name)
+    except ImportError as exc:
+        _explain(name, exc)
+        raise
     raise AttributeError(f"module 'lpt_client' has no attribute {name!r}")
+
+
+def _explain(name: str, error: ImportError) -> None:
+    """Have an error say which library is missing, and what to do."""
+    said = missing_library(error, "trio" if name in _LATER else "")
+    if said is not None:
+        instead = "; lpt_client.blocking does without" if name in _LATER and error.name != "msgpack" else ""
+        error.msg = f"lpt_client.{name} needs {said.replace(' ', ', which ', 1)}{instead}"
 
 
 def __dir__() -> list[str]:

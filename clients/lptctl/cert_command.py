@@ -119,14 +119,8 @@ def client(name: str, folder: Path, days: int) -> None:
 @contextmanager
 def _authority() -> Iterator[ModuleType]:
     """The module that does it, loaded now; its errors as lptctl's."""
-    try:
-        from lptctl import authority
-    except ImportError as exc:
-        raise Failure(
-            f"certificates are made with the Python package cryptography, which is not usable here ({exc}): "
-            "pip install cryptography, or on Debian apt install python3-cryptography",
-            REFUSED,
-        ) from exc
+    from lptctl import authority
+
     try:
         yield authority
     except authority.AuthorityError as exc:

@@ -125,6 +125,9 @@ def _measure_and_report(
     from lptctl.latency_page import page
     from lptctl.latency_report import as_map, show, write_csv
 
+    if not as_json:
+        import rich.console  # noqa: F401 - if `show` must do without, it is said before the work begins
+
     with result_file(csv_path) as csv_file, result_file(html_path) as html_file:
         report, ended_by = _measure(url, plan, timeout_s)
         if report is not None:

@@ -129,14 +129,6 @@ def test_where_it_cannot_be_written(lptctl: Lptctl, folder: Path) -> None:
     assert "cannot be made" in lptctl.fails("cert", "init", "--directory", "file/below").err
 
 
-def test_without_cryptography(lptctl: Lptctl, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lptctl.authority", None)
-    monkeypatch.delattr("lptctl.authority")
-    result = lptctl.fails("cert", "init")
-    assert result.code == 1
-    assert "pip install cryptography" in result.err
-
-
 def test_other_commands_do_not_pay_for_it() -> None:
     script = "import sys, lptctl.cli, lptctl.cert_command; assert 'cryptography' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)

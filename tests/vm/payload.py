@@ -14,7 +14,7 @@ from tests.vm.host import HERE, PROJECT, CannotBuildError, cached, folder_conten
 
 # Of requirements-dev.lock: large, and nothing that a test in the guest needs.
 _LEFT_OUT: Final = {"ast-serialize", "grimp", "import-linter", "librt", "mypy", "pynvim", "ruff"}
-_ENTRY_POINTS: Final = {"lptd": "lpt_service.__main__", "lptctl": "lptctl.cli"}
+_ENTRY_POINTS: Final = {"lptd": "lpt_service.__main__", "lptctl": "lptctl.__main__"}
 _SPARE_MIB: Final = 128  # byte code, and what tests write
 
 

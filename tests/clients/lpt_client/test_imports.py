@@ -94,3 +94,30 @@ def test_every_error_can_be_caught_at_the_top() -> None:
     errors = [value for value in vars(lpt_client).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert len(errors) > 15
     assert all(issubclass(error, lpt_client.LptError) for error in errors)
+
+
+# What is said of a missing library.
+
+
+def failure(code: str) -> str:
+    """How an ImportError reads that `code` raises where there is nothing but msgpack, or not even that."""
+    return run(
+        f"{_ALONE}try:\n    {code}\nexcept ImportError as exc:\n    print(type(exc).__name__, exc.name, exc, sep=': ')"
+    )
+
+
+@pytest.mark.parametrize("name", ["open_port", "Port", "Interrupts"])
+@pytest.mark.parametrize("how", ["import lpt_client; lpt_client.{}", "from lpt_client import {}"])
+def test_without_trio_it_says_what_to_type(name: str, how: str) -> None:
+    assert failure(how.format(name)) == (
+        f"ModuleNotFoundError: trio: lpt_client.{name} needs trio, which is not installed: pip install "
+        '"lpt-service[trio]"; lpt_client.blocking does without\n'
+    )
+
+
+@pytest.mark.parametrize("how", ["import lpt_client; lpt_client.blocking", "from lpt_client import blocking"])
+def test_without_msgpack_the_blocking_client_says_what_to_type(how: str) -> None:
+    assert failure(f"Only.names.discard('msgpack'); {how}") == (
+        "ModuleNotFoundError: msgpack: lpt_client.blocking needs msgpack, which is not installed: pip install "
+        '"lpt-service"\n'
+    )

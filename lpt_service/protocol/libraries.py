@@ -1,0 +1,23 @@
+"""Libraries that only some programs need: what is said where one is not installed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+_OURS: Final = frozenset(("lpt_service", "lpt_client", "lptctl"))
+
+
+def missing_library(error: ImportError, extra: str = "") -> str | None:
+    """Which library cannot be had, and what to type about it; None if `error` is not about a library.
+
+    Args:
+        error: what an import raised.
+        extra: the extra of this project that brings what is needed ("" if it is needed always).
+    """
+    name = (error.name or "").partition(".")[0]
+    if not name or name in _OURS or name in sys.stdlib_module_names:
+        return None
+    what = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be used ({error})"
+    package = f"lpt-service[{extra}]" if extra else "lpt-service"
+    return f'{name} {what}: pip install "{package}"'
