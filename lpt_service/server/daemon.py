@@ -212,6 +212,7 @@ class Daemon:
         )
         worker = self.workers[port_config.name] = PortWorker(driver, opener, self.clock, self.tickets, self.audit)
         worker.parking.grace_s = port_config.grace_s
+        worker.on_released = self._end_drain
         with log.about_port(port_config.name):
             await nursery.start(worker.run)
             nursery.start_soon(self._keep_grants, ledger, driver)
@@ -311,9 +312,6 @@ class Daemon:
             self.sessions.discard(session)
             self.admission.hear_hello(session)
             self.admission.discount(session.origin.counted_as)
-            state = session.state
-            if state is not None and any(state in each.driver.ownership.drainers for each in self.workers.values()):
-                self.drain(state, is_on=False)
             if not self.sessions and self._stop_wanted.is_set():
                 self._everybody_left.set()
 
@@ -332,6 +330,11 @@ class Daemon:
                 for name, queue in queues
             ],
         }
+
+    def _end_drain(self, state: SessionState) -> None:
+        """A session has ended, with all that it held of its port: it grants again on the others, too."""
+        if any(state in each.driver.ownership.drainers for each in self.workers.values()):
+            self.drain(state, is_on=False)
 
     def status(self, worker: PortWorker) -> dict[str, Any]:
         """The answer to status."""

@@ -95,7 +95,7 @@ class Parking:
         if self.grace_s > 0:
             leaving = {state for state, session in self._worker.sessions.items() if session.is_leaving}
             states = (state for state in self._worker.states() if self.tickets.find(state) is not None)
-            self.spared = {state for state in states if self._holds_anything(state)} - leaving
+            self.spared = {state for state in states if self._holds_of_port(state)} - leaving
 
     def claim(self, session: Session, said: Hello, role: Role) -> SessionState | None:
         """Give a connection the session that its secret stands for; another one that still has it is closed first.
@@ -148,6 +148,10 @@ class Parking:
         return (ticket for ticket in map(self.tickets.find, self._parked) if ticket is not None)
 
     def _holds_anything(self, state: SessionState) -> bool:
+        return self._holds_of_port(state) or state in self._worker.driver.ownership.drainers
+
+    def _holds_of_port(self, state: SessionState) -> bool:
+        """What outlives the daemon, too, which a drain does not: it is there to restart."""
         driver = self._worker.driver
         return driver.ownership.owner is state or bool(state.pending) or driver.registry.holds(state)
 

@@ -35,6 +35,9 @@ class PortWorker:
     """The server's side of one port.
 
     Every step of the driver is followed by `carry_out`, in the same turn of the same task.
+
+    Attributes:
+        on_released: called when what a session holds of the port has been released, for what it holds of others.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class PortWorker:
         self.name = driver.settings.name
         self.sessions: dict[SessionState, Session] = {}
         self.parking = Parking(self, tickets)
+        self.on_released: Callable[[SessionState], None] = lambda state: None
         self._pump = InterruptPump(self._collect_interrupts)
         self._lost_by_former = 0
         self._timer_wake = trio.Event()
@@ -136,6 +140,7 @@ class PortWorker:
         self.driver.release_all(state, self.clock.monotonic_ns(), why)
         self.parking.tickets.cancel(state)
         self.carry_out()
+        self.on_released(state)
         self._lost_by_former += outbox.lost
 
     def states(self) -> Iterator[SessionState]:

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.identity import Identity, Origin
-from tests.server.fakes import INTERNAL, ROOT, Peer, closing, is_open, request, simulated, status
+from tests.server.fakes import INTERNAL, ROOT, Peer, closing, is_open, request, simulated, start_daemon, status
 from tests.server.resuming import GRACE_S, Client, back, come, graceful, owner_of, parked
 
 SAFE = 0x5A
@@ -211,20 +211,74 @@ async def test_who_comes_back_from_another_address_counts_there(
     assert await fresh.status_of(fresh.send("hello", {"protocol": 1})) == "STATUS_INSUFFICIENT_RESOURCES"
 
 
-async def test_the_drain_of_an_administrator_ends_with_its_connection(
-    daemon: Daemon, autojump_clock: MockClock
+@pytest.mark.parametrize("owns", [True, False])
+async def test_a_drain_goes_on_as_long_as_its_session(
+    nursery: trio.Nursery, autojump_clock: MockClock, owns: bool
 ) -> None:
-    admin, client = await come(daemon, ROOT), await come(daemon)
-    await admin.own()
+    """It is held as anything else is, on every port, also if it is all that the session holds."""
+    keys = {"enable_connect_interrupt": True, "grace_s": GRACE_S}
+    daemon = await start_daemon(nursery, port=[{**keys, "name": "LPT1"}, {"name": "B"}])
+    admin, client, other = (
+        await come(daemon, ROOT, port="LPT1"),
+        await come(daemon, port="LPT1"),
+        await come(daemon, port="B"),
+    )
+    if owns:
+        await admin.own()
     await admin.result(admin.send("drain", {"on": True}))
-    await client.wait_for_port()
+    waiting, elsewhere = await client.wait_for_port(), await other.wait_for_port()
     await admin.lose()
     assert parked(daemon) == 1
+    assert [status(daemon, name)["draining"] for name in ("LPT1", "B")] == [True, True]
+    again = await back(daemon, admin, ROOT, port="LPT1")
+    assert again.resumed["grant"] is not None or not owns
+    assert [status(daemon, name)["draining"] for name in ("LPT1", "B")] == [True, True]
+    if owns:
+        await again.result(again.free())
+    await again.result(again.send("drain", {"on": False}))
+    await client.result(waiting)
+    await other.result(elsewhere)
+
+
+@pytest.mark.parametrize("how", ["time", "kick", "bye"])
+async def test_a_drain_ends_with_its_session_on_every_port(
+    nursery: trio.Nursery, autojump_clock: MockClock, how: str
+) -> None:
+    keys = {"enable_connect_interrupt": True, "grace_s": GRACE_S}
+    daemon = await start_daemon(nursery, port=[{**keys, "name": "LPT1"}, {"name": "B"}])
+    admin, client = await come(daemon, ROOT, port="LPT1"), await come(daemon, port="B")
+    await admin.result(admin.send("drain", {"on": True}))
+    waiting = await client.wait_for_port()
+    if how == "bye":
+        admin.stream.feed(msgpack.packb([2, "bye", []]))
+    await admin.lose()
+    if how == "time":
+        await trio.sleep(GRACE_S - 1)
+        assert status(daemon, "B")["draining"]
+        await trio.sleep(2)
+    elif how == "kick":
+        second = await come(daemon, ROOT, port="LPT1")
+        await second.result(second.send("kick", {"session": admin.number}))
+    await client.result(waiting)
+    assert [status(daemon, name)["draining"] for name in ("LPT1", "B")] == [False, False]
+    assert parked(daemon) == 0
+
+
+async def test_who_comes_back_as_no_administrator_ends_its_drain(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    daemon = await graceful(nursery, role=[{"who": ["anyone"], "role": "admin"}])
+    admin, client = await come(daemon), await come(daemon, ROOT)
+    await admin.result(admin.send("drain", {"on": True}))
+    await admin.result(admin.connect_interrupt())
+    waiting = await client.wait_for_port()
+    await admin.lose()
+    await _observe_from_now_on(daemon)
+    assert status(daemon)["draining"]
+    again = await back(daemon, admin)
+    assert again.resumed is not None
     assert not status(daemon)["draining"]
-    again = await back(daemon, admin, ROOT)
-    again.free()
-    await wait_all_tasks_blocked()
-    assert owner_of(daemon) == client.number
+    await client.result(waiting)
 
 
 async def test_a_drain_goes_on_where_the_connection_is_exchanged(daemon: Daemon, autojump_clock: MockClock) -> None:

@@ -20,7 +20,7 @@ from lpt_service.protocol.messages import KIND_STOPPED, KIND_UNHEARD
 from lpt_service.server import session_file
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.identity import Identity, Origin
-from tests.server.fakes import closing, config, routine, simulated, status
+from tests.server.fakes import ROOT, closing, config, routine, simulated, status
 from tests.server.resuming import GRACE_S, Client, Ear, at, back, come, graceful, interrupt, owner_of, parked
 
 SAFE = 0x5A
@@ -103,6 +103,25 @@ async def test_a_port_check_that_is_owed_is_told_by_the_next_daemon(tmp_path: Pa
     async with running(tmp_path) as daemon:
         listener = await back(daemon, listener, USER)
         assert listener.heard == [[2, "port_check", [9, 0]]]
+
+
+async def test_a_drain_ends_with_the_daemon(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It is there to restart: the next daemon grants, and a session that held nothing else is not kept."""
+    async with running(tmp_path) as daemon:
+        admins = [await come(daemon, ROOT), await come(daemon, ROOT)]
+        await admins[0].own()
+        for admin in admins:
+            await admin.result(admin.send("drain", {"on": True}))
+        await admins[1].lose()
+        client = await come(daemon, USER)
+        waiting = await client.wait_for_port()
+    async with running(tmp_path) as daemon:
+        assert not status(daemon)["draining"]
+        assert parked(daemon) == 2
+        owner, client = await back(daemon, admins[0], ROOT), await back(daemon, client, USER)
+        assert (await back(daemon, admins[1], ROOT)).resumed is None
+        await owner.result(owner.free())
+        await client.result(waiting)
 
 
 async def test_the_stop_says_closing_and_cancels_nothing_that_outlives_it(
