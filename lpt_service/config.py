@@ -18,7 +18,7 @@ from lpt_service import config_problems
 from lpt_service.core.settings import PortSettings
 from lpt_service.protocol.errors import LptError
 from lpt_service.protocol.text import is_utf16
-from lpt_service.protocol.url import TCP, TLS, UNIX, Url
+from lpt_service.protocol.url import TCP, TLS, UNIX, Url, lacks_zone
 
 SIMULATED = "simulated"
 FILE_MAX_BYTES = 1 << 20  # a hundred times what the largest configuration takes
@@ -39,6 +39,8 @@ class ConfigError(LptError):
 
 def _check_listen(text: str) -> str:
     url = Url.parse(text)
+    if lacks_zone(url.host):
+        raise ValueError(f"each interface has link-local addresses: name it, as in [{url.host}%eth0]")
     if url.port_name is not None:
         raise ValueError("a listener serves every port: leave the port's name out")
     return text

@@ -237,6 +237,7 @@ def role(*who: str, role: str = "use", **keys: Any) -> dict[str, Any]:
 def test_a_listener_is_a_url_or_a_table() -> None:
     table = {"url": "lpt://10.0.0.1:5378", "allow_from": ["10.0.0.0/8", "fe80::/10", "192.168.7.9"], "insecure": True}
     first, second = parse({"server": {"listen": ["lpt://127.0.0.1:1", table]}}).server.listen
+    assert parse({"server": {"listen": [{"url": "lpt://[fe80::1%eth0]:1", "insecure": True}]}}).server.listen
     assert (first.url, first.allow_from, first.insecure) == ("lpt://127.0.0.1:1", None, False)
     assert (second.url, second.insecure) == ("lpt://10.0.0.1:5378", True)
     assert second.allow_from == ("10.0.0.0/8", "fe80::/10", "192.168.7.9")
@@ -253,6 +254,7 @@ def test_a_listener_is_a_url_or_a_table() -> None:
         ({"url": "lpt://127.0.0.1", "insecure": 1}, "server.listen[0].insecure: "),
         ({"url": "lpt://127.0.0.1", "allow_from": "10.0.0.0/8"}, "server.listen[0].allow_from: "),
         ({"url": "lpt://127.0.0.1", "allow_from": ["10.0.0.1/8"]}, "10.0.0.1/8 has host bits set"),
+        ({"url": "lpt://[fe80::1]:5378"}, "link-local addresses: name it, as in [fe80::1%eth0]"),
         ({"url": "lpt://127.0.0.1", "allow_from": ["fe80::1%eth0"]}, "a network without a zone (%)"),
         ({"url": "lpt://127.0.0.1", "allow_from": ["::ffff:10.0.0.0/104"]}, "an IPv4 network is written as such"),
         ({"url": "lpt://127.0.0.1", "allow_from": ["lab.example"]}, "server.listen[0].allow_from[0]: a network such"),

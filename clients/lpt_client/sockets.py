@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 from lpt_client.errors import ConnectFailed
 from lpt_client.names import Addresses, LookUp, numeric
 from lpt_client.waits import Attempt, Readiness, Step
-from lpt_service.protocol.url import TLS, UNIX, Url
+from lpt_service.protocol.url import TLS, UNIX, Url, lacks_zone, split_zone
 
 # A daemon that cannot be reached any more is noticed within this; the daemon gives its clients as long.
 DEAD_PEER_S: Final = 15
@@ -104,7 +104,20 @@ def connecting(url: Url, deadline_s: float) -> Generator[Step, Any, socket.socke
         error = exc  # the look-up failed
     except UnicodeError as exc:
         raise bad_host(url) from exc
-    raise ConnectFailed(f"{url}: {why(error)}") from error
+    raise ConnectFailed(f"{url}: {why(error)}{zone_problem(url)}") from error
+
+
+def zone_problem(url: Url) -> str:
+    """What to add to the reason where an address of one link names no interface, or one that is not there."""
+    zone = split_zone(url.host)[1]
+    if lacks_zone(url.host):
+        return f" (it is an address of one link: name the interface, as in [{url.host}%eth0])"
+    if zone and not zone.isdecimal():
+        try:
+            socket.if_nametoindex(zone)
+        except OSError:
+            return f" (there is no interface {zone} here)"
+    return ""
 
 
 def bad_host(url: Url) -> ConnectFailed:

@@ -14,6 +14,7 @@ from typing import Final
 
 from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, why
 from lpt_service.protocol.text import UTF8_MARK, is_utf16
+from lpt_service.protocol.url import split_zone
 
 # Parts of OpenSSL's names for what went wrong → in words, as a client sees it.
 _REASONS: Final = {
@@ -137,7 +138,7 @@ class TlsPipe:
     def __init__(self, context: ssl.SSLContext, host: str) -> None:
         self._host = host
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=split_zone(host)[0])
 
     def shake_hands(self) -> bool:
         """Go on with the handshake; True once it is over, False while more of the daemon's bytes are needed.

@@ -17,7 +17,16 @@ import trio
 
 from lpt_client.errors import ConnectFailed
 from lpt_client.names import Addresses, LookUp, numeric
-from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, bad_host, check_supported, set_options, why
+from lpt_client.sockets import (
+    RECEIVE_BYTES,
+    TlsFailed,
+    TlsOptions,
+    bad_host,
+    check_supported,
+    set_options,
+    why,
+    zone_problem,
+)
 from lpt_service.protocol.url import TLS, UNIX, Url
 
 if TYPE_CHECKING:
@@ -203,7 +212,7 @@ async def _connect(url: Url, open_stream: OpenStream | None) -> Transport:
         else:
             sock = await _connect_one_of(numeric(url.host, url.tcp_port) or await _look_up(url))
     except (*TRANSPORT_ERRORS, RuntimeError) as exc:  # RuntimeError: trio's word for a system without Unix sockets
-        raise ConnectFailed(f"{url}: {_why_not(exc)}") from exc
+        raise ConnectFailed(f"{url}: {_why_not(exc)}{zone_problem(url)}") from exc
     except UnicodeError as exc:
         raise bad_host(url) from exc
     plain = socket.socket(fileno=sock.detach())

@@ -20,6 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from lpt_service.protocol.url import split_zone
+
 CA: Final = "ca"
 CA_DAYS: Final = 3650
 LEAF_DAYS: Final = 825  # some systems take no server's certificate that is valid for longer
@@ -85,7 +87,8 @@ def _issue(
 
 def _alternative(name: str) -> x509.GeneralName:
     try:
-        return x509.IPAddress(ipaddress.ip_address(name))
+        # A zone is the computer's own that names it.
+        return x509.IPAddress(ipaddress.ip_address(split_zone(name)[0]))
     except ValueError:
         pass
     if not _NAME.fullmatch(name):

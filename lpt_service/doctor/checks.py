@@ -14,7 +14,7 @@ from lpt_service import __version__, config
 from lpt_service.config import SIMULATED, Config, ConfigError, PortConfig
 from lpt_service.doctor.machine import Machine, Process
 from lpt_service.protocol.messages import DEFAULT_UNIX_SOCKET
-from lpt_service.protocol.url import UNIX, Url
+from lpt_service.protocol.url import UNIX, Url, split_zone
 from lpt_service.server.tls_gate import TlsError, days_left, expiry_warning, load_context
 
 CONFIG: Final = "/etc/lptd/config.toml"
@@ -242,7 +242,7 @@ def _listeners(case: Case) -> Iterator[Finding]:
         url = Url.parse(wanted.url)
         if url.scheme != UNIX and url.tcp_port == 0:
             continue  # any that is free
-        address, tcp_port = (url.path, 0) if url.scheme == UNIX else (url.host, url.tcp_port)
+        address, tcp_port = (url.path, 0) if url.scheme == UNIX else (split_zone(url.host)[0], url.tcp_port)
         found = [each for each in machine.listening if each.covers(address, tcp_port)]
         shown |= {each.inode for each in found}
         yield _listener(machine, wanted.url, [f"socket:[{each.inode}]" for each in found])

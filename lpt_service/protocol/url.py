@@ -3,6 +3,7 @@
     lpt://host:5378/LPT1                     TCP
     lpts://host:5378/LPT1                    TLS over TCP
     lpt+unix:///run/lptd/lptd.sock#LPT1      a Unix socket
+    lpt://[fe80::1%eth0]:5378/LPT1           an address of one link, with its interface (%25eth0 is read, too)
 
 The port's name may be left out where the daemon has one port, the TCP port where it is 5378.
 """
@@ -62,10 +63,11 @@ class Url:
             return cls(UNIX, path=path, port_name=_unquote(parts.fragment) or None)
         if not parts.hostname:
             raise UrlError(f"{text!r}: no host; expected for example {_EXAMPLES}")
+        host = _read_zone(text, parts.hostname)
         name = _unquote(parts.path).strip("/")
         if "/" in name or parts.fragment:
             raise UrlError(f"{text!r}: one port name belongs after the host; expected for example {_EXAMPLES}")
-        return cls(parts.scheme, parts.hostname, DEFAULT_TCP_PORT if tcp_port is None else tcp_port, "", name or None)
+        return cls(parts.scheme, host, DEFAULT_TCP_PORT if tcp_port is None else tcp_port, "", name or None)
 
     def with_port_name(self, name: str | None) -> Url:
         """The same daemon, another port."""
@@ -92,3 +94,33 @@ def is_loopback(host: str) -> bool:
         return False
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address.is_loopback if mapped is None else mapped.is_loopback
+
+
+def split_zone(host: str) -> tuple[str, str]:
+    """A numeric address, and its zone: the interface, on whose link alone it is; empty where there is none."""
+    number, _, zone = host.partition("%")
+    return number, zone
+
+
+def lacks_zone(host: str) -> bool:
+    """Whether it is an IPv6 address of a link, and does not say of which: each interface has such."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return False
+    return isinstance(address, IPv6Address) and address.is_link_local and "%" not in host
+
+
+def _read_zone(text: str, host: str) -> str:
+    """A URL's host: RFC 6874 wants %25 where people, and RFC 9844, write % before a zone."""
+    number, zone = split_zone(host)
+    if "%" not in host:
+        return host
+    if zone.startswith("25") and zone != "25":  # that alone is an interface's number
+        zone = _unquote(zone[2:])
+    if ":" not in number or not zone:
+        raise UrlError(
+            f"{text!r}: % stands between an IPv6 address and its interface, as in [fe80::1%eth0]; "
+            f"expected for example {_EXAMPLES}"
+        )
+    return f"{number}%{zone}"

@@ -8,11 +8,11 @@ import socket
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import trio
 
-from lpt_service.protocol.url import TCP, UNIX, Url
+from lpt_service.protocol.url import TCP, UNIX, Url, split_zone
 
 RESOLVE_TIMEOUT_S: Final = 5.0  # for all names of a configuration together
 BACKLOG: Final = 1024  # connections that the kernel holds until they are accepted
@@ -21,7 +21,10 @@ ANY_HOSTS: Final = ("0.0.0.0", "::")  # noqa: S104 - what systemd or the configu
 
 
 class Address(NamedTuple):
-    """What a socket is bound to. `host` is a number, or a Unix socket's path; TCP port 0 stands for a free one."""
+    """What a socket is bound to. TCP port 0 stands for a free one.
+
+    `host` is a number, with its zone if it is of one link (`fe80::1%eth0`), or a Unix socket's path.
+    """
 
     family: int
     host: str
@@ -31,7 +34,7 @@ class Address(NamedTuple):
     def of(cls, sock: socket.socket) -> Address:
         """What a bound socket has."""
         name = sock.getsockname()
-        return cls(sock.family, name) if sock.family == socket.AF_UNIX else cls(sock.family, str(name[0]), name[1])
+        return cls(sock.family, name) if sock.family == socket.AF_UNIX else cls(sock.family, host_of(name), name[1])
 
     @property
     def url(self) -> Url:
@@ -45,6 +48,28 @@ class Address(NamedTuple):
         return self.host == other.host or not {self.host, other.host}.isdisjoint(ANY_HOSTS)
 
 
+def host_of(name: tuple[Any, ...]) -> str:
+    """The address in what Python tells of a TCP socket's end; with its zone, which is a number there, if it has one."""
+    host, _ = split_zone(name[0])
+    zone = name[3] if len(name) > 3 else 0
+    if not zone:
+        return host
+    try:
+        return f"{host}%{socket.if_indextoname(zone)}"
+    except OSError:  # the interface is gone
+        return f"{host}%{zone}"
+
+
+def _zone_index(zone: str) -> int:
+    """The number of an interface, 0 for none. Raises OSError."""
+    if not zone or zone.isdecimal():
+        return int(zone or 0)
+    try:
+        return socket.if_nametoindex(zone)
+    except OSError as exc:
+        raise OSError(errno.ENODEV, f"there is no interface {zone} (`ip link` shows those that there are)") from exc
+
+
 async def resolve(url: Url, deadline: float) -> list[Address]:
     """The addresses of a URL; a host name may stand for several.
 
@@ -52,9 +77,10 @@ async def resolve(url: Url, deadline: float) -> list[Address]:
     """
     if url.scheme == UNIX:
         return [Address(socket.AF_UNIX, url.path)]
+    _zone_index(split_zone(url.host)[1])
     with trio.CancelScope(deadline=deadline):
         found = await trio.socket.getaddrinfo(url.host, url.tcp_port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return list(dict.fromkeys(Address(int(family), str(name[0]), url.tcp_port) for family, _, _, _, name in found))
+        return list(dict.fromkeys(Address(int(family), host_of(name), url.tcp_port) for family, _, _, _, name in found))
     raise OSError(errno.ETIMEDOUT, f"the name was not resolved within {RESOLVE_TIMEOUT_S:g} s")
 
 
@@ -68,7 +94,9 @@ def bind(address: Address, *, shared: bool = False) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
         if address.family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        sock.bind((address.host, address.tcp_port))
+        host, zone = split_zone(address.host)
+        at = (host, address.tcp_port)
+        sock.bind((*at, 0, _zone_index(zone)) if address.family == socket.AF_INET6 else at)
         sock.listen(BACKLOG)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, False)
     except OSError:

@@ -10,6 +10,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Final, NamedTuple
 
 from lpt_service.protocol.url import is_loopback
+from lpt_service.server.addresses import host_of
 
 _UCRED: Final = struct.Struct("iII")  # process, user, group
 _SO_PEERGROUPS: Final = 59  # Linux; Python's socket module does not name it
@@ -87,7 +88,8 @@ class Origin(NamedTuple):
             pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             gids = frozenset((gid, *_groups(sock)))
             return cls(f"uid {uid} pid {pid}", f"user {uid}", Identity(uid=uid, gids=gids))
-        host, port = sock.getpeername()[:2]
+        name = sock.getpeername()
+        host, port = host_of(name), name[1]
         host = host.removeprefix("::ffff:")
         return cls(f"[{host}]:{port}" if ":" in host else f"{host}:{port}", host, is_private=is_loopback(host))
 

@@ -18,6 +18,7 @@ from lpt_service.protocol.url import TLS, Url
 from lpt_service.server.addresses import ANY_HOSTS, RESOLVE_TIMEOUT_S, Address, advice, bind, resolve, sharing
 from lpt_service.server.listeners import Listener
 
+_FREE_PORT_TRIES: Final = 16  # a TCP port that is free at one address of a name may be taken at the next
 # One address of several that a name has (`localhost` where there is no IPv6): the others do.
 _ADDRESS_ABSENT: Final = frozenset((errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT))
 
@@ -187,6 +188,16 @@ def _settle(change: Change, wanted: list[_Wanted]) -> Iterator[str]:
 
 def _open(wanted: _Wanted, is_shared: bool) -> list[Listener]:
     """Open what is missing, and add it to what is found. Raises OSError; nothing is left open then."""
+    for tries_left in reversed(range(_FREE_PORT_TRIES)):
+        try:
+            return _try_to_open(wanted, is_shared)
+        except OSError as exc:
+            if exc.errno != errno.EADDRINUSE or wanted.url.tcp_port or not tries_left:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _try_to_open(wanted: _Wanted, is_shared: bool) -> list[Listener]:
     opened: list[Listener] = []
     absent: OSError | None = None
     try:

@@ -219,6 +219,15 @@ def test_simulated_ports_need_no_hardware(machine: FakeMachine) -> None:
     assert wrong(machine) == []
 
 
+def test_a_listener_at_an_address_of_one_link(machine: FakeMachine) -> None:
+    """The kernel's table has no interfaces."""
+    machine.set_config('[server]\nlisten = [{url = "lpt://[fe80::1%eth0]:5378", insecure = true}]\n')
+    address = "000080FE000000000000000001000000"
+    machine.write("/proc/net/tcp", "")
+    machine.write("/proc/net/tcp6", f"head\n 0: {address}:1502 {'0' * 32}:0000 0A 0:0 00:0 0 0 0 71 1\n")
+    assert wrong(machine) == []
+
+
 def test_a_wildcard_covers_and_other_listeners_of_the_daemon_are_told(machine: FakeMachine) -> None:
     machine.set_config('[server]\nlisten = [{url = "lpt://192.0.2.1:5378", insecure = true}, "lpt://[::1]:0"]\n')
     wildcard = "0" * 32 + ":1502 " + "0" * 32 + ":0000 0A 0:0 00:0 0 0 0 71 1\n"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpt_service.protocol.errors import UrlError
-from lpt_service.protocol.url import DEFAULT_URL, TCP, TLS, UNIX, Url
+from lpt_service.protocol.url import DEFAULT_URL, TCP, TLS, UNIX, Url, lacks_zone
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,12 @@ from lpt_service.protocol.url import DEFAULT_URL, TCP, TLS, UNIX, Url
         ("LPT://host/lpt1/", Url(TCP, "host", 5378, "", "lpt1")),
         ("lpt://host/EEG%20trigger", Url(TCP, "host", 5378, "", "EEG trigger")),
         ("lpt+unix:///tmp/a%23b%3F.sock#L%C3%BCfter", Url(UNIX, path="/tmp/a#b?.sock", port_name="Lüfter")),
+        # addresses of one link
+        ("lpt://[fe80::1%eth0]:5378", Url(TCP, "fe80::1%eth0", 5378)),
+        ("lpt://[FE80::1%Eth0]/LPT1", Url(TCP, "fe80::1%Eth0", 5378, "", "LPT1")),
+        ("lpts://[fe80::1%25eth0]:1", Url(TLS, "fe80::1%eth0", 1)),
+        ("lpt://[fe80::1%2]", Url(TCP, "fe80::1%2", 5378)),
+        ("lpt://[fe80::1%25]", Url(TCP, "fe80::1%25", 5378)),
         # a path that is not UTF-8, as the system gives it and as a URL shows it
         ("lpt+unix:///tmp/caf\udce9", Url(UNIX, path="/tmp/caf\udce9")),
         ("lpt+unix:///tmp/caf%E9", Url(UNIX, path="/tmp/caf\udce9")),
@@ -59,6 +65,9 @@ def test_parse(text: str, url: Url) -> None:
         ("lpt://user@host/LPT1", "no user, password or query"),
         ("lpt://user:secret@host/LPT1", "no user, password or query"),
         ("lpt://host/LPT1?token=secret", "no user, password or query"),
+        ("lpt://[fe80::1%]:1", ""),
+        ("lpt://lab%25eth0:1", "% stands between an IPv6 address and its interface"),
+        ("lpt://192.0.2.1%eth0:1", "% stands between an IPv6 address and its interface"),
         ("lpt+unix:///run/a%00b", "no path has a zero byte"),
         ("lpt+unix:///run/lptd/lptd.sock?x", "no user, password or query"),
         ("lpt://host/LPT1/data", "one port name"),
@@ -111,3 +120,18 @@ def test_any_text_is_an_address_or_a_url_error(text: str) -> None:
     except UrlError:
         return
     assert Url.parse(str(url)) == url
+
+
+@pytest.mark.parametrize(
+    ("host", "lacks"),
+    [
+        ("fe80::1", True),
+        ("fe80::1%lo", False),
+        ("::1", False),
+        ("169.254.1.1", False),
+        ("lab-pc", False),
+        ("fec0::1", False),
+    ],
+)
+def test_what_lacks_its_interface(host: str, lacks: bool) -> None:
+    assert lacks_zone(host) is lacks

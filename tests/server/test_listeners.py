@@ -18,6 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lpt_service.server import listener_set
 from lpt_service.server import listeners as module
+from lpt_service.server.addresses import Address, bind
 from lpt_service.server.listener_set import ListenError, ListenerSet
 from lpt_service.server.listeners import Listener
 from tests.server.fakes import BOUND_S, prepare, until
@@ -109,6 +110,29 @@ async def test_a_name_with_several_addresses_gets_a_listener_on_each_with_one_tc
         assert len({listener.url.tcp_port for listener in listeners}) == 1
 
 
+@pytest.mark.parametrize("times", [1, 15])
+async def test_a_tcp_port_that_is_free_at_the_first_address_alone_is_given_back(
+    times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another is picked, until one is free at all of them."""
+    answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in QUIET_HOSTS]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
+    with contextlib.ExitStack() as taken:
+
+        def bind_late(address: Address, *, shared: bool = False) -> socket.socket:
+            nonlocal times
+            if address.host == QUIET_HOSTS[1] and times:
+                times -= 1
+                taken.enter_context(socket.create_server((QUIET_HOSTS[1], address.tcp_port)))
+            return bind(address, shared=shared)
+
+        monkeypatch.setattr(listener_set, "bind", bind_late)
+        async with listening("lpt://both.example:0") as listeners:
+            assert [listener.url.host for listener in listeners] == QUIET_HOSTS
+            assert len({listener.url.tcp_port for listener in listeners}) == 1
+    assert times == 0
+
+
 async def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """`localhost` often stands for ::1 where there is no IPv6. 192.0.2.1 is nobody's."""
     answers = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 0)) for host in ("192.0.2.1", "127.0.0.1")]
@@ -122,6 +146,7 @@ async def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pyte
     [
         ("lpt://192.0.2.1:0", "cannot listen on lpt://192.0.2.1:0: Cannot assign requested address"),
         ("lpt://no.such.host.invalid:0", "cannot listen on lpt://no.such.host.invalid:0: "),
+        ("lpt://[fe80::1%nowhere]:0", "there is no interface nowhere (`ip link` shows those that there are)"),
         ("lpt+unix:///no/such/folder/s", "cannot listen on lpt+unix:///no/such/folder/s: the socket's folder does not"),
         ("lpt+unix:///tmp/" + "x" * 200, "AF_UNIX path too long"),
     ],
