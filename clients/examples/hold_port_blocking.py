@@ -18,4 +18,6 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python3 hold_port_blocking.py URL, such as lpt://lab-pc/LPT1")
     main(sys.argv[1])

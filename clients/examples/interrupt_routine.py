@@ -29,4 +29,6 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python3 interrupt_routine.py URL, such as lpt://lab-pc/LPT1")
     trio.run(main, sys.argv[1])

@@ -19,4 +19,6 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python3 trigger_pulse.py URL, such as lpt://lab-pc/LPT1")
     trio.run(main, sys.argv[1])

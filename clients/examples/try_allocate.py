@@ -25,4 +25,6 @@ def main(url: str) -> int:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python3 try_allocate.py URL, such as lpt://lab-pc/LPT1")
     sys.exit(main(sys.argv[1]))

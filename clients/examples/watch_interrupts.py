@@ -27,4 +27,6 @@ async def main(url: str, number: float) -> None:
 
 
 if __name__ == "__main__":
-    trio.run(main, sys.argv[1], float(sys.argv[2]) if len(sys.argv) > 2 else math.inf)
+    if len(sys.argv) not in (2, 3) or not all(number.isdecimal() for number in sys.argv[2:]):
+        sys.exit("usage: python3 watch_interrupts.py URL [NUMBER], such as lpt://lab-pc/LPT1 10")
+    trio.run(main, sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else math.inf)

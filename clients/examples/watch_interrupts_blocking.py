@@ -22,4 +22,6 @@ def main(url: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python3 watch_interrupts_blocking.py URL, such as lpt://lab-pc/LPT1")
     main(sys.argv[1])

@@ -70,3 +70,13 @@ def test_try_allocate(url: str) -> None:
 def test_every_example_is_tested_and_short(path: Path) -> None:
     assert f"test_{path.stem}" in globals()
     assert len(path.read_text().splitlines()) <= 45
+
+
+@pytest.mark.parametrize("arguments", [[], ["lpt://lab-pc/LPT1", "x"], ["lpt://lab-pc/LPT1", "1", "2"]])
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: str(path.stem))
+def test_an_example_with_other_arguments_says_how_it_is_used(path: Path, arguments: list[str]) -> None:
+    """As it says itself in its first lines."""
+    done = subprocess.run([sys.executable, path, *arguments], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert re.fullmatch(rf"usage: python3 {path.name} URL( \[NUMBER])?, such as lpt://lab-pc/LPT1( 10)?\n", done.stderr)
+    assert f"\n    python3 {path.name} lpt://lab-pc/LPT1{' [NUMBER]' * ('NUMBER' in done.stderr)}\n" in path.read_text()
