@@ -3,7 +3,10 @@ import { connect } from "node:net";
 import { decodeMultiStream, encode } from "@msgpack/msgpack";
 
 const socket = connect(process.argv[3] ?? 5378, process.argv[2] ?? "127.0.0.1").setNoDelay();
-socket.on("error", ({ message }) => (console.error(`${message}: node minimal_client.mjs [HOST [PORT]]`), process.exit(1)));
+socket.on("error", ({ message }) => {
+  console.error(`${message}; usage: node minimal_client.mjs [HOST [PORT]]`);
+  process.exit(1);
+});
 const waiting = []; // msgid → who waits for the answer
 const request = (method, ...params) => {
   socket.write(encode([0, waiting.length, method, params]));

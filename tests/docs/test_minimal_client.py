@@ -32,7 +32,7 @@ def test_minimal_client(daemon_url: Url, tmp_path: Path) -> None:
     assert "interrupt_sync [ 'connected', " in done.stdout
     assert len(re.findall(r"^interrupt \[ \d+n, \d+n, 1, 192, 28, 0 ]$", done.stdout, re.MULTILINE)) == 1
     alone = subprocess.run(["node", str(script), "127.0.0.1", "1"], capture_output=True, text=True, timeout=40)
-    said = "connect ECONNREFUSED 127.0.0.1:1: node minimal_client.mjs [HOST [PORT]]\n"
+    said = "connect ECONNREFUSED 127.0.0.1:1; usage: node minimal_client.mjs [HOST [PORT]]\n"
     assert (alone.returncode, alone.stderr) == (1, said)
 
 
