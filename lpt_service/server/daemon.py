@@ -349,5 +349,6 @@ class Daemon:
             "uptime_ns": now_ns - self._started_ns,
             "sessions": len(worker.sessions) + len(worker.parking),
             "away": len(worker.parking),
+            "left_silently": self.strangers.left_silently,
             **report,
         }

@@ -70,7 +70,7 @@ class Session:
         self.why_released = SESSION_ENDED
         self.is_leaving = False
         self.outbox = Outbox()
-        self.log = SessionLogger(daemon.strangers.logger(_log), number, str(origin.identity))
+        self.log = SessionLogger(_log, number, str(origin.identity))
         self._stream = stream
         self._decoder = Decoder(BEFORE_HELLO_LIMITS)
         self._reading = trio.CancelScope()  # its deadline is the hello's, later that of a frame that has begun
@@ -81,6 +81,7 @@ class Session:
         self._ends_with_log = False
         self._turn_left = TURN_MESSAGES
         self._messages = 0
+        self._is_noted = False  # it is worth lines in the log
         self._is_lost = False  # nothing can be sent any more
         self._is_blocked = False  # the socket is full: the drain task sends, nobody else
         self._room = trio.lowlevel.ParkingLot()  # who waits for the drain task to get on
@@ -92,20 +93,32 @@ class Session:
 
     async def run(self) -> None:
         """Converse until the end, whoever brings it about. Never raises, except Cancelled."""
-        self.log.info("connected from %s", self.origin.peer)
         try:
             await self._read()
             if self._end_reason is not None:
+                self._note()
                 await self._close(self._end_reason)
         except _PEER_GONE as exc:
-            self.log.info("connection lost: %s", str(exc) or type(exc).__name__)
+            if self._is_noted:
+                self.log.info("connection lost: %s", str(exc) or type(exc).__name__)
         except Exception:
             self.log.exception("internal error while closing")
         finally:
             self._is_lost = True
             self._release(is_kept=not self.is_leaving)
             self._stream.close()
-            self.log.info("ended")
+            if self._is_noted:
+                self.log.info("ended")
+            else:
+                self.daemon.strangers.left_silently += 1
+                self.log.debug("%s has come and left, without a word", self.origin.peer)
+
+    def _note(self) -> None:
+        """It has said something, or is sent away. Who comes and leaves without a word, a health check, is no news."""
+        if not self._is_noted:
+            self._is_noted = True
+            self.log = SessionLogger(self.daemon.strangers.logger(_log), self.number, str(self.identity))
+            self.log.info("connected from %s", self.origin.peer)
 
     def end(self, reason: str, *, with_log: bool = False) -> None:
         """End the conversation from this side: what is there is sent, then `closing` with `reason`.
@@ -172,7 +185,8 @@ class Session:
         """The peer is gone. May be called in any task; the session's own one does what follows."""
         if self._is_lost:
             return
-        self.log.info("connection lost: %s", why)
+        if self._is_noted:
+            self.log.info("connection lost: %s", why)
         self._is_lost = True
         self._end_reason = None  # nothing can be said; `is_leaving` stays
         self._reading.cancel()
@@ -238,6 +252,8 @@ class Session:
     async def _converse(self) -> None:
         messages_before = 0
         data = await self._receive()
+        if data:
+            self._note()
         if data[:1] == TLS_FIRST_BYTE:
             self.end("this listener does not speak TLS: use lpt:// in place of lpts://")
             return

@@ -19,9 +19,14 @@ _quiet_log.setLevel(logging.ERROR)
 
 
 class StrangerLog:
-    """Hands out the logger for each connection, until it has said hello."""
+    """Hands out the logger for each connection, until it has said hello.
+
+    Attributes:
+        left_silently: connections that left before they said anything, of which the log says nothing.
+    """
 
     def __init__(self, clock: Clock) -> None:
+        self.left_silently = 0
         self._clock = clock
         self._budget = Budget(STRANGERS_A_WINDOW)
 

@@ -50,18 +50,22 @@ class TlsFailure(Exception):  # noqa: N818 - the other end's doing, more often t
 
 
 class TlsStream:
-    """The daemon's end of a TLS connection; `handshake` first."""
+    """The daemon's end of a TLS connection; `handshake` first.
+
+    Attributes:
+        has_heard: the client has said something.
+    """
 
     def __init__(self, raw: Stream, context: ssl.SSLContext) -> None:
         self._raw = raw
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._unsent = b""  # ciphertext that the socket has not taken
+        self.has_heard = False
         self._is_ahead = False  # the next byte of plaintext was encrypted already
 
     async def handshake(self) -> None:
         """Agree on keys. Raises TlsFailure, after telling the client; or what a SocketStream raises. Not bounded."""
-        is_first = True
         while True:
             try:
                 self._tls.do_handshake()
@@ -72,10 +76,10 @@ class TlsStream:
                 self._push()  # the alert
                 raise TlsFailure(explain(exc)) from exc
             data = await self._raw.receive()
+            is_first, self.has_heard = not self.has_heard, self.has_heard or bool(data)
             if is_first and data and data[:1] != FIRST_BYTE:
                 self._raw.try_send(encode_notification(messages.CLOSING, (_USE_TLS,)))
                 raise TlsFailure("the client does not speak TLS (lpt:// in place of lpts://?)")
-            is_first = False
             self._feed(data)
         await self._push_all()
 

@@ -93,14 +93,22 @@ class TlsGate:
         try:
             await stream.handshake()
         except TlsFailure as exc:
-            self._complain(peer, str(exc))
+            self._complain_of(stream, peer, str(exc))
             with suppress(OSError):
                 await raw.finish()  # so that the client reads what it was told
             return False
         except (OSError, trio.ClosedResourceError) as exc:
-            self._complain(peer, f"the connection broke: {exc}")
+            self._complain_of(stream, peer, f"the connection broke: {exc}")
             return False
         return True
+
+    def _complain_of(self, stream: TlsStream, peer: str, why: str) -> None:
+        """Who has left without a word, a health check, is counted only."""
+        if stream.has_heard:
+            self._complain(peer, why)
+        else:
+            self._strangers.left_silently += 1
+            _log.debug("no TLS with %s: %s", peer, why)
 
     def _complain(self, peer: str, why: str) -> None:
         self._strangers.logger(_log).warning("no TLS with %s: %s", peer, why)

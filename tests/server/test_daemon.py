@@ -263,7 +263,7 @@ async def test_what_a_port_s_tasks_log_is_about_that_port(
         monkeypatch.setattr(SimulatedPort, "set_interrupt_enable", fail)
         daemon = await start_daemon(nursery, port=[{"name": "LPT7"}])
         await wait_all_tasks_blocked()
-        Peer(daemon)
+        Peer(daemon).stream.feed(b"\x94")
         await wait_all_tasks_blocked()
     finally:
         logger.removeHandler(handler)

@@ -134,11 +134,29 @@ async def test_a_failure_is_one_line_and_the_client_can_read_why(
 
 async def test_a_connection_that_breaks(gate: TlsGate, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture) -> None:
     comer = Comer(gate, nursery)
+    comer.raw.feed(b"\x16")
     await wait_all_tasks_blocked()
     comer.raw.break_(ConnectionResetError("reset"))
     await wait_all_tasks_blocked()
     assert comer.raw.is_closed
     assert caplog.messages == ["no TLS with peer: the connection broke: reset"]
+
+
+@pytest.mark.parametrize("failure", [None, ConnectionResetError("reset")])
+async def test_who_leaves_without_a_word_is_counted_only(
+    gate: TlsGate, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture, failure: Exception | None
+) -> None:
+    caplog.set_level("INFO")
+    comer = Comer(gate, nursery)
+    await wait_all_tasks_blocked()
+    if failure is None:
+        comer.raw.end()
+    else:
+        comer.raw.break_(failure)
+    await wait_all_tasks_blocked()
+    assert comer.raw.is_closed
+    assert caplog.messages == []
+    assert gate._strangers.left_silently == 1
 
 
 async def test_the_end_of_the_daemon_closes_who_is_under_way(gate: TlsGate) -> None:
