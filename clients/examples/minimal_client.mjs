@@ -3,10 +3,9 @@ import { connect } from "node:net";
 import { decodeMultiStream, encode } from "@msgpack/msgpack";
 
 const socket = connect(process.argv[3] ?? 5378, process.argv[2] ?? "127.0.0.1").setNoDelay();
-socket.on("error", ({ message }) => {
-  console.error(`${message}; usage: node minimal_client.mjs [HOST [PORT]]`);
-  process.exit(1);
-});
+const fail = (why) => (console.error(`${why}; usage: node minimal_client.mjs [HOST [PORT]]`), process.exit(1));
+socket.on("error", ({ message }) => fail(message));
+BigInt.prototype.toJSON = function () { return Number.isSafeInteger(Number(this)) ? Number(this) : String(this); };
 const waiting = []; // msgid → who waits for the answer
 const request = (method, ...params) => {
   socket.write(encode([0, waiting.length, method, params]));
@@ -28,6 +27,7 @@ const isr = [1, ...Array(31).fill(0)]; // PARALLEL_INTERRUPT_SERVICE_ROUTINE wit
 await control(0x160034, ...isr); // PARALLEL_CONNECT_INTERRUPT
 await control(0x16002c); // PARALLEL_PORT_ALLOCATE: waits until the port is ours
 await control(0x16204c, 0x08, 0, 0xe8, 3, 0, 0); // PULSE: D3 high for 1000 µs, an interrupt with the loop-back plug
+console.log("status", JSON.stringify(await request("status")));
 await control(0x1600a0); // PARALLEL_PORT_FREE
 await control(0x160038, ...isr); // PARALLEL_DISCONNECT_INTERRUPT: answered after the last interrupt
 socket.end();

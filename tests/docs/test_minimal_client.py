@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -29,6 +30,10 @@ def test_minimal_client(daemon_url: Url, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=40)
     assert done.returncode == 0, done.stderr
     assert "protocol: 1" in done.stdout
+    (status,) = (json.loads(line) for line in re.findall(r"^status (\{.*\})$", done.stdout, re.MULTILINE))
+    assert status["owner"]["client"] == "minimal_client.mjs"
+    assert all(isinstance(status[key], int) for key in ("monotonic_ns", "uptime_ns"))
+    assert isinstance(status["interrupts"]["stream"], int)
     assert "interrupt_sync [ 'connected', " in done.stdout
     assert len(re.findall(r"^interrupt \[ \d+n, \d+n, 1, 192, 28, 0 ]$", done.stdout, re.MULTILINE)) == 1
     alone = subprocess.run(["node", str(script), "127.0.0.1", "1"], capture_output=True, text=True, timeout=40)
