@@ -10,13 +10,14 @@ and interrupts come off the socket while a call, an iteration over them or `Port
 
 from __future__ import annotations
 
+import operator
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from lpt_client import operations
+from lpt_client import operations, values
 from lpt_client.blocking_administration import Administration
 from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
@@ -81,7 +82,18 @@ def open_port(
 
     Raises UrlError, ConnectFailed (not reached in time) or HelloRefused (protocol, token, name of the port).
     """
-    parsed = Url.parse(url) if isinstance(url, str) else url
+    parsed = values.opening(
+        url,
+        client=client,
+        token=token,
+        tls=tls,
+        reconnect=reconnect,
+        resume=resume,
+        open_by=open_socket,
+        open_by_name="open_socket",
+    )
+    connect_timeout_s = values.seconds(connect_timeout_s, "connect_timeout_s")
+    reply_timeout_s = values.seconds(reply_timeout_s, "reply_timeout_s")
     connector = Connector(
         parsed,
         client=default_client_name() if client is None else client,
@@ -100,8 +112,9 @@ class Port(Administration):
     """One port of a daemon, as one session of it. `open_port` makes it.
 
     Every method may raise ConnectionLost (the connection ended; `may_have_run` says what that means for the request),
-    PortClosed, or the RequestError that the daemon answered. If a call is interrupted (Ctrl-C), its request is
-    withdrawn; if it had been carried out by then, what it acquired is given back.
+    PortClosed, or the RequestError that the daemon answered. A value that a method does not take is a TypeError or a
+    ValueError that names it, before anything is sent. If a call is interrupted (Ctrl-C), its request is withdrawn; if
+    it had been carried out by then, what it acquired is given back.
 
     Resource handling: closing the connection ends everything that the session holds.
 
@@ -240,7 +253,8 @@ class Port(Administration):
         """Wait in the queue until this session owns the port: the number of the grant. `allocated` is safer.
 
         Args:
-            timeout: seconds; None waits without end, 0 means now or never.
+            timeout: seconds; None waits without end, 0 means now or never. The daemon keeps it in 32 bits: one of
+                more than 4,294,967 s (49 days) ends then.
             on_queued: called with the place in the queue (1 is next), at first and when it changes. It must not use
                 the port; what it raises ends the waiting.
 
@@ -268,6 +282,7 @@ class Port(Administration):
 
     def _acquire(self, timeout: float | None, on_queued: Callable[[int], object] | None) -> Hold:
         call = operations.allocate(timeout)
+        values.function(on_queued, "on_queued")
         deadline_s = time.monotonic() + operations.answer_within_s(timeout)
         try:
             hold = self._keeper.acquire(call, deadline_s, on_queued=on_queued)
@@ -316,6 +331,7 @@ class Port(Administration):
         Returns after the second edge, with the times of both. Width 1 µs to 10 s. Owner only.
         """
         call = operations.pulse(value, after, width_us, grant)
+        width_us = operator.index(width_us)
         if width_us < _LONG_PULSE_US:
             return self._call(call)
         return self._call(call, time.monotonic() + self._reply_timeout_s + width_us / 1e6)
@@ -365,6 +381,7 @@ class Port(Administration):
 
         Hears no interrupts and enables nothing.
         """
+        values.function(deferred, "deferred", is_needed=True)
         token = self._keeper.registrations.new_token()
         with self._keeper.registered(Interrupts(token, None, context, hears=False, deferred=deferred)):
             yield

@@ -11,6 +11,7 @@ one stream and may have joined it at different places.
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
@@ -27,6 +28,7 @@ from lpt_client.events import (
     Sync,
 )
 from lpt_client.operations import service_routine
+from lpt_client.values import function, whole
 
 # As many as the daemon's log keeps by default, about 10 MB: a program that is slow for a moment loses nothing that the
 # daemon would have kept. When it is full the oldest events go, are counted as lost, and a Sync stands for them. The
@@ -66,8 +68,7 @@ class InterruptStream:
         on_other: OnOther | None = None,
         max_buffered_events: int = MAX_BUFFERED_EVENTS,
     ) -> None:
-        if max_buffered_events < 1:
-            raise ValueError(f"max_buffered_events is {max_buffered_events}, it must be at least 1")
+        max_buffered_events = whole(max_buffered_events, "max_buffered_events", 1, sys.maxsize)
         self.token = token
         self.structure = service_routine(token, has_isr=hears, has_deferred=deferred is not None)
         self.hears = hears
@@ -80,9 +81,9 @@ class InterruptStream:
         self.next_seq: int | None = None
         self.is_stopped = False
         self.is_leaving = False
-        self._isr = isr
-        self._deferred = deferred
-        self._on_other = on_other
+        self._isr = function(isr, "isr")
+        self._deferred = function(deferred, "deferred")
+        self._on_other = function(on_other, "on_other")
         self._max_buffered_events = max_buffered_events
         self._buffer: deque[Event] = deque()
         self._dropped: Sync | None = None

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from lpt_client.errors import NotSupported, request_error
+from lpt_client.values import TIMEOUT_MAX_S, U64_MAX, data, flag, patience, text, whole
 from lpt_service.protocol import messages, structs
 from lpt_service.protocol.codec import U32_MAX
 from lpt_service.protocol.errors import ConversationError, LptError, RequestError
-from lpt_service.protocol.ioctl import CONTROL, CONTROL_CODES, DATA, STATUS, Ioctl, IoctlClass
+from lpt_service.protocol.ioctl import CONTROL, CONTROL_CODES, DATA, PULSE_WIDTH_MAX_US, STATUS, Ioctl, IoctlClass
 from lpt_service.protocol.messages import Response
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import (
@@ -143,9 +144,23 @@ def ioctl(
             raise TypeError
         return information, output
 
-    method = _INTERNAL if internal else IoctlClass.DEVICE.value
-    params = (code, input_, output_length, dict(options)) if options else (code, input_, output_length)
+    code = whole(code, "code", 0, U32_MAX)
+    method = _INTERNAL if flag(internal, "internal") else IoctlClass.DEVICE.value
+    params: tuple[Any, ...] = (code, data(input_, "input"), whole(output_length, "output_length", 0, U32_MAX))
+    params += ({name: _ioctl_option(name, value) for name, value in options.items()},) if options else ()
     return Call(_NAMES.get(code) or f"0x{code:X}", method, params, read)
+
+
+def _ioctl_option(name: str, value: Any) -> Any:
+    if name == "timeout_ms":
+        return whole(value, name, 0, U32_MAX, "whole milliseconds")
+    if name == "grant":
+        return whole(value, name, 0, U64_MAX)
+    if name != "from":
+        raise TypeError(f"ioctl has no option {name!r}; there are timeout_ms, grant and from")
+    if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) != 2:
+        raise TypeError(f"from is {value!r:.60}, it must be (stream, next_seq)")
+    return tuple(whole(each, f"from[{index}]", 0, U64_MAX) for index, each in enumerate(value))
 
 
 # Ownership
@@ -155,16 +170,13 @@ FREE: Final = _control(Ioctl.PARALLEL_PORT_FREE, b"", 0, _nothing)
 
 def timeout_options(timeout: float | None) -> dict[str, int] | None:
     """The option that makes the daemon answer after `timeout` seconds (None: it waits without end; 0: now or never)."""
-    if timeout is None or timeout == math.inf:
-        return None
-    if not timeout >= 0:
-        raise ValueError(f"timeout is {timeout}, it must be None, or seconds from 0 on")
-    return {"timeout_ms": min(math.ceil(timeout * 1000), U32_MAX)}
+    timeout_s = patience(timeout, "timeout")
+    return None if timeout_s == math.inf else {"timeout_ms": math.ceil(min(timeout_s, TIMEOUT_MAX_S) * 1000)}
 
 
 def answer_within_s(timeout: float | None) -> float:
     """How long to wait here for the answer to a request whose time-out is `timeout` seconds; inf for None."""
-    return math.inf if timeout is None else timeout + ANSWER_MARGIN_S
+    return patience(timeout, "timeout") + ANSWER_MARGIN_S
 
 
 def with_time_left(call: Call[T], seconds: float) -> Call[T]:
@@ -263,7 +275,7 @@ def says_kept(response: Response, session: int) -> bool:
 
 def drain(*, is_on: bool) -> Call[dict[str, Any]]:
     """Have nobody new granted on any port of the daemon, or no longer: `idle`, and `ports` with owners and waiters."""
-    return Call("drain", messages.DRAIN, ({"on": is_on},), _status_map)
+    return Call("drain", messages.DRAIN, ({"on": flag(is_on, "on")},), _status_map)
 
 
 # Administration
@@ -271,17 +283,18 @@ def drain(*, is_on: bool) -> Call[dict[str, Any]]:
 
 def revoke(reason: str | None) -> Call[dict[str, Any]]:
     """Take the port away from its owner: `revoked` (a session, or nil) and `grant`."""
-    return Call("revoke", messages.REVOKE, (_given(reason=reason),), _status_map)
+    return Call("revoke", messages.REVOKE, (_given(reason=_reason(reason)),), _status_map)
 
 
 def kick(session: int, reason: str | None) -> Call[dict[str, Any]]:
     """End a session of this port: `kicked`."""
-    return Call("kick", messages.KICK, (_given(session=session, reason=reason),), _status_map)
+    given = _given(session=whole(session, "session", 0, U64_MAX), reason=_reason(reason))
+    return Call("kick", messages.KICK, (given,), _status_map)
 
 
 def pause(reason: str | None) -> Call[dict[str, Any]]:
     """Have the port rest: `paused`, and `was`."""
-    return Call("pause", messages.PAUSE, (_given(reason=reason),), _status_map)
+    return Call("pause", messages.PAUSE, (_given(reason=_reason(reason)),), _status_map)
 
 
 RESUME_PORT: Final = Call("resume", messages.RESUME, ({},), _status_map)
@@ -289,7 +302,12 @@ RESUME_PORT: Final = Call("resume", messages.RESUME, ({},), _status_map)
 
 def queue(first: int) -> Call[dict[str, Any]]:
     """Who waits, from place `first` on: `owner`, `waiting`, `waiters`."""
+    first = whole(first, "first", 1, U32_MAX, "a place in the queue")
     return Call("queue", messages.QUEUE, (_given(first=None if first == 1 else first),), _status_map)
+
+
+def _reason(reason: str | None) -> str | None:
+    return None if reason is None else text(reason, "reason")
 
 
 def _given(**params: Any) -> dict[str, Any]:
@@ -324,8 +342,7 @@ def frob_control(mask: int, value: int, grant: int | None) -> Call[int]:
 
 def pulse(value: int, after: int, width_us: int, grant: int | None) -> Call[PulseEdges]:
     """Data lines to `value`, `width_us` later to `after`: when both edges were."""
-    if not 0 <= width_us <= U32_MAX:
-        raise ValueError(f"width_us is {width_us}, it must be whole microseconds from 1 to 10,000,000")
+    width_us = whole(width_us, "width_us", 1, PULSE_WIDTH_MAX_US, "whole microseconds")
     input_ = structs.PULSE.pack(_byte(value, "value"), _byte(after, "after"), width_us)
     return _control(
         Ioctl.PULSE,
@@ -337,13 +354,13 @@ def pulse(value: int, after: int, width_us: int, grant: int | None) -> Call[Puls
 
 
 def _byte(value: int, name: str) -> int:
-    if 0 <= value <= 0xFF:
+    if type(value) is int and 0 <= value <= 0xFF:  # the usual case costs no call
         return value
-    raise ValueError(f"{name} is {value}, it must be from 0 to 255")
+    return whole(value, name, 0, 0xFF)
 
 
 def _fence(grant: int | None) -> dict[str, int] | None:
-    return None if grant is None else {"grant": grant}
+    return None if grant is None else {"grant": whole(grant, "grant", 0, U64_MAX)}
 
 
 # Interrupts

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 
-from lpt_client import operations
+from lpt_client import operations, values
 from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
@@ -80,7 +80,17 @@ async def open_port(
 
     Resource handling: leaving the block closes the connection, and with it ends everything that the session holds.
     """
-    url = Url.parse(url) if isinstance(url, str) else url
+    url = values.opening(
+        url,
+        client=client,
+        token=token,
+        tls=tls,
+        reconnect=reconnect,
+        resume=resume,
+        open_by=open_stream,
+        open_by_name="open_stream",
+    )
+    connect_timeout_s = values.seconds(connect_timeout_s, "connect_timeout_s")
     connector = Connector(
         url,
         client=default_client_name() if client is None else client,
@@ -112,7 +122,8 @@ class Port(Administration):
     """One port of a daemon, as one session of it. `open_port` makes it.
 
     Every method may raise ConnectionLost (the connection ended; `may_have_run` says what that means for the request),
-    PortClosed, or the RequestError that the daemon answered. A call that is cancelled is withdrawn; if it had been
+    PortClosed, or the RequestError that the daemon answered. A value that a method does not take is a TypeError or a
+    ValueError that names it, before anything is sent. A call that is cancelled is withdrawn; if it had been
     carried out by then, what it acquired is given back before the cancellation goes on.
 
     Synchronization: any number of tasks of one trio.run. Requests begin in the order of the calls.
@@ -246,7 +257,8 @@ class Port(Administration):
         """Wait in the queue until this session owns the port: the number of the grant. `allocated` is safer.
 
         Args:
-            timeout: seconds; None waits without end, 0 means now or never.
+            timeout: seconds; None waits without end, 0 means now or never. The daemon keeps it in 32 bits: one of
+                more than 4,294,967 s (49 days) ends then.
             on_queued: called in this task with the place in the queue (1 is next), at first and when it changes.
             on_waiters: called with the number of those who wait, when it changes, while the port is owned.
             on_lease: called some time before a lease takes the port away, with a LeaseWarning.
@@ -278,8 +290,11 @@ class Port(Administration):
         on_waiters: Callable[[int], object] | None,
         on_lease: Callable[[LeaseWarning], object] | None,
     ) -> Hold:
+        call = operations.allocate(timeout)
+        for name, function in {"on_queued": on_queued, "on_waiters": on_waiters, "on_lease": on_lease}.items():
+            values.function(function, name)
         return await self._keeper.ownership.acquire(
-            operations.allocate(timeout),
+            call,
             answer_within_s=operations.answer_within_s(timeout),
             on_queued=on_queued,
             on_waiters=on_waiters,
@@ -374,6 +389,7 @@ class Port(Administration):
 
         Hears no interrupts and enables nothing. See `connect_interrupt` for how routines are called.
         """
+        values.function(deferred, "deferred", is_needed=True)
         token = self._keeper.registrations.new_token()
         async with self._keeper.registered(Interrupts(token, None, context, hears=False, deferred=deferred)):
             yield

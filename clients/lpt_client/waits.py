@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, Generic, TypeVar
 
+from lpt_client.values import patience
+
 T = TypeVar("T")
 
 # Waits once, until the deadline that it is given: then it raises TimeoutError, and may be called again.
@@ -28,8 +30,8 @@ HAS_POLL: Final = hasattr(select, "poll")  # Windows has not
 
 
 def deadline_after(timeout: float | None) -> float:
-    """The time of `time.monotonic()` that is `timeout` seconds from now; inf for None."""
-    return math.inf if timeout is None else time.monotonic() + timeout
+    """The time of `time.monotonic()` that is `timeout` seconds from now; inf for None. Raises as `patience` does."""
+    return time.monotonic() + patience(timeout, "timeout")
 
 
 class Readiness:

@@ -71,6 +71,7 @@ class FakeDaemon:
             "pause": {"paused": True, "was": False},
             "resume": {"paused": False, "was": True},
             "queue": {"owner": None, "waiting": 0, "waiters": ()},
+            "drain": {"idle": True, "ports": {}},
             "PARALLEL_PORT_ALLOCATE": U64.pack(GRANT),
             "PARALLEL_PORT_FREE": b"",
             "TRY_ALLOCATE_PORT": b"\x01" + bytes(7) + U64.pack(GRANT),
