@@ -13,18 +13,19 @@ import operator
 import os
 from typing import Any, Final, TypeVar
 
-from lpt_service.protocol.codec import DAEMON_LIMITS, U32_MAX
+from lpt_service.protocol.frame_scanner import Limits
 from lpt_service.protocol.url import Url
 
 T = TypeVar("T")
 
 U64_MAX: Final = 2**64 - 1
+_DAEMON: Final = Limits()  # as in the codec, which needs msgpack: `import lpt_client` does not
 # What the wire's timeout_ms holds: 49 days and 17 hours. A longer time-out ends then.
-TIMEOUT_MAX_S: Final = U32_MAX / 1000
+TIMEOUT_MAX_S: Final = (2**32 - 1) / 1000
 _SECONDS: Final = "seconds from 0 on"
 _PATIENCE: Final = f"{_SECONDS}, or None to wait without end"
 # As much as a frame to the daemon has room for, and then some.
-INPUT_MAX_BYTES: Final = DAEMON_LIMITS.max_frame_bytes - 1024
+INPUT_MAX_BYTES: Final = _DAEMON.max_frame_bytes - 1024
 
 
 def whole(value: Any, name: str, least: int, most: int, unit: str = "a whole number") -> int:
@@ -80,8 +81,8 @@ def text(value: Any, name: str) -> str:
     if not isinstance(value, str):
         raise _wrong_type(value, name, "a text (str)")
     size = len(value.encode(errors="backslashreplace"))  # as the codec sends what is not UTF-8
-    if size > DAEMON_LIMITS.max_string_bytes:
-        raise ValueError(f"{name} has {size:,} bytes in UTF-8, it must have at most {DAEMON_LIMITS.max_string_bytes:,}")
+    if size > _DAEMON.max_string_bytes:
+        raise ValueError(f"{name} has {size:,} bytes in UTF-8, it must have at most {_DAEMON.max_string_bytes:,}")
     return value
 
 
