@@ -11,12 +11,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Any
 
 from lpt_service import journal
 
 LEVELS = ("debug", "info", "warning", "error")
 _port: ContextVar[str | None] = ContextVar("port", default=None)
+
+
+class _LineFormatter(logging.Formatter):
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """Local time with its distance from UTC: 2026-11-30T18:52:10.123+01:00."""
+        return datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
 
 
 class SessionLogger(logging.LoggerAdapter[logging.Logger]):
@@ -55,7 +62,7 @@ def configure(level: str) -> None:
         handler = journal.JournalHandler(journal.SOCKET_PATH)
     else:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     handler.addFilter(_add_port)
     logger = logging.getLogger("lpt_service")
     for former in logger.handlers:

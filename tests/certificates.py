@@ -1,14 +1,18 @@
 """Certificates for tests, made by the code of `lptctl cert`.
 
 `ca` is the authority of all but `other/server` and `other/client`, which are of `other/ca`. `server`, and `server2`
-made later, are for this host, `elsewhere` is for another; `expired` and `expired-client` ended yesterday.
+made later, are for this host, `elsewhere` is for another; `expired` and `expired-client` ended yesterday, `future`,
+`future-client` and the authority `future/ca` begin in ten days.
 """
 
 from __future__ import annotations
 
 import ssl
+from contextlib import AbstractContextManager
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from lpt_client import TlsOptions
 from lptctl import authority
@@ -27,6 +31,21 @@ def make(folder: Path) -> None:
     _rename(authority.issue_server(folder, ("elsewhere.example",)), "elsewhere")
     _rename(authority.issue_server(folder, HERE, days=-1), "expired")
     _rename(authority.issue_client(folder, CLIENT, days=-1), "expired-client")
+    with _clock_ahead(timedelta(days=10)):
+        _rename(authority.issue_server(folder, HERE), "future")
+        _rename(authority.issue_client(folder, CLIENT), "future-client")
+        authority.init(folder / "future")
+
+
+def _clock_ahead(by: timedelta) -> AbstractContextManager[object]:
+    """Let the authority believe that it is later."""
+
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Ahead:
+            return super().now(tz) + by
+
+    return mock.patch.object(authority, "datetime", Ahead)
 
 
 def _rename(path: Path, name: str) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import ssl
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Final
 
 from lpt_client.sockets import RECEIVE_BYTES, TlsFailed, TlsOptions, why
-from lpt_service.protocol.text import UTF8_MARK, is_utf16
+from lpt_service.protocol.text import UTF8_MARK, is_utf16, utc
 from lpt_service.protocol.url import split_zone
 
 # Parts of OpenSSL's names for what went wrong → in words, as a client sees it.
@@ -24,7 +25,8 @@ _REASONS: Final = {
     "ALERT_UNKNOWN_CA": "the daemon does not know the authority of this client's certificate: "
     "use one that its own authority has made (lptctl cert client NAME)",
     "ALERT_CERTIFICATE_EXPIRED": "this client's certificate has expired: have a new one made (lptctl cert client NAME)",
-    "ALERT_BAD_CERTIFICATE": "the daemon does not take this client's certificate",
+    "ALERT_BAD_CERTIFICATE": "the daemon does not take this client's certificate: its log says why "
+    "(not valid yet, by its clock?)",
     "ALERT_UNSUPPORTED_CERTIFICATE": "the daemon does not take this client's certificate: it is not one for clients "
     "(lptctl cert client NAME makes such)",
     "ALERT_ACCESS_DENIED": "the daemon does not let this computer in, or has as many connections as it may have: "
@@ -45,6 +47,7 @@ _VERIFY_REASONS: Final = {
     20: _UNTRUSTED,
     21: _UNTRUSTED,
 }
+_OF_TIME: Final = (9, 10)
 _WRONG_NAME: Final = (62, 64)
 
 
@@ -117,7 +120,8 @@ def explain(error: BaseException, host: str) -> str:
                 f"the daemon's certificate is not for {host}: use a name in the URL that it is for, "
                 f"or have one made for this name (lptctl cert server {host})"
             )
-        return _VERIFY_REASONS.get(error.verify_code, f"the daemon's certificate is not good: {error.verify_message}")
+        words = _VERIFY_REASONS.get(error.verify_code, f"the daemon's certificate is not good: {error.verify_message}")
+        return f"{words} (here it is {utc(time.time())})" if error.verify_code in _OF_TIME else words
     if isinstance(error, ssl.SSLEOFError):
         return "the connection was closed in the midst of TLS's handshake"
     if not isinstance(error, ssl.SSLError):

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar
@@ -128,7 +129,8 @@ def _authority() -> Iterator[ModuleType]:
 
 
 def _made(path: Path, days: int) -> None:
-    click.echo(f"Made {path} (valid for {days} days) and {_key_of(path)}.")
+    until = f"{datetime.now(timezone.utc) + timedelta(days=days):%Y-%m-%d}"
+    click.echo(f"Made {path} (valid for {days} days, until {until}) and {_key_of(path)}.")
 
 
 def _key_of(path: Path) -> Path:

@@ -14,8 +14,9 @@ from lpt_service import __version__, config
 from lpt_service.config import SIMULATED, Config, ConfigError, PortConfig
 from lpt_service.doctor.machine import Machine, Process
 from lpt_service.protocol.messages import DEFAULT_UNIX_SOCKET
+from lpt_service.protocol.text import utc
 from lpt_service.protocol.url import UNIX, Url, split_zone
-from lpt_service.server.tls_gate import TlsError, days_left, expiry_warning, load_context
+from lpt_service.server.tls_gate import TlsError, load_context, validity, warnings
 
 CONFIG: Final = "/etc/lptd/config.toml"
 USER: Final = "lpt"
@@ -122,22 +123,26 @@ def _certificates(case: Case) -> Iterator[Finding]:
         return
     advice = "lptctl cert server NAME, and install the files (docs/operations.md, TLS)"
     try:
-        days = days_left(load_context(tls.model_copy(update=there)), time.time())
+        context = load_context(tls.model_copy(update=there))
     except TlsError as exc:
         for what in exc.problems:
             for name, path in there.items():
                 what = what.replace(path, paths[name])
             yield Finding("tls", False, what, advice)
         return
+    now_s = time.time()
     wrong = [
         each for name, path in paths.items() for each in _permissions("tls", machine, path, is_secret=name == "key")
     ]
+    wrong += [
+        Finding("tls", False, f"{paths[name]} {warning}", f"{advice}; systemctl reload lptd")
+        for name, warning in warnings(context, now_s)
+    ]
     yield from wrong
-    warning = expiry_warning(days)
-    if warning is not None:
-        yield Finding("tls", False, f"{tls.certificate} {warning}", f"{advice}; systemctl reload lptd")
-    elif not wrong:
-        yield Finding("tls", True, f"{tls.certificate} is good for another {days:.0f} days")
+    if not wrong:
+        good = validity(context)
+        until = f"another {good.days_left(now_s):.0f} days, until {utc(good.until_s)}"
+        yield Finding("tls", True, f"{tls.certificate} is good for {until}")
 
 
 def _is_open_to_us(path: str) -> bool:

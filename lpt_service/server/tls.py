@@ -29,7 +29,8 @@ _REASONS: Final = {
     "WRONG_VERSION_NUMBER": "the client does not speak TLS",
     "ALERT_UNKNOWN_CA": "the client does not know the authority of this daemon's certificate",
     "ALERT_CERTIFICATE_EXPIRED": "the client says that this daemon's certificate has expired",
-    "ALERT_BAD_CERTIFICATE": "the client does not take this daemon's certificate (is it for this host's name?)",
+    "ALERT_BAD_CERTIFICATE": "the client does not take this daemon's certificate (is it for this host's name? "
+    "is the client's clock right?)",
     "ALERT_CERTIFICATE_UNKNOWN": "the client does not take this daemon's certificate",
     "ALERT_PROTOCOL_VERSION": "the client does not speak TLS 1.3",
 }

@@ -8,13 +8,13 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import trio
 
 from lpt_service.config import Config, TlsConfig
 from lpt_service.protocol.errors import LptError
-from lpt_service.protocol.text import UTF8_MARK, is_utf16
+from lpt_service.protocol.text import UTF8_MARK, is_utf16, utc
 from lpt_service.server.crowd import Crowd
 from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
@@ -27,7 +27,11 @@ _MODES: Final = {"none": ssl.CERT_NONE, "optional": ssl.CERT_OPTIONAL, "required
 # Time for somebody to notice who looks at the log once a month.
 EXPIRY_WARNING_DAYS: Final = 45
 _DAY_S: Final = 86_400
-_HOW_TO_RENEW: Final = "make another one (lptctl cert server)"
+_NO_CHECK_TIME: Final = 0x20_0000  # X509_V_FLAG_NO_CHECK_TIME, for which the ssl module has no name
+_HOW_TO_RENEW: Final = {
+    "certificate": "make another one (lptctl cert server)",
+    "client_ca": "make another one (lptctl cert init), and certificates of it",
+}
 _HOW_TO_MAKE: Final = "`lptctl cert` makes certificates; the user lpt must be able to read them"
 _log = logging.getLogger(__name__)
 
@@ -53,12 +57,11 @@ class TlsGate:
         self._under_way: Crowd[trio.CancelScope] = Crowd()
 
     async def watch_expiry(self, now_s: Callable[[], float]) -> None:
-        """Warn, once a day, while the certificate is about to expire or has expired. `now_s`: the time of day."""
+        """Warn, once a day, while a certificate is about to expire, or is not valid. `now_s`: the time of day."""
         while True:
             if self.context is not None:
-                warning = expiry_warning(days_left(self.context, now_s()))
-                if warning is not None:
-                    _log.warning("tls.certificate: it %s; %s, then reload", warning, _HOW_TO_RENEW)
+                for key, warning in warnings(self.context, now_s()):
+                    _log.warning("tls.%s: it %s; %s, then reload", key, warning, _HOW_TO_RENEW[key])
             await trio.sleep(_DAY_S)
 
     async def lead(self, raw: Stream, peer: str, host: str) -> TlsStream | None:
@@ -151,23 +154,40 @@ def load_context(settings: TlsConfig) -> ssl.SSLContext:
     return context
 
 
-def days_left(context: ssl.SSLContext, now_s: float) -> float:
-    """Until the certificate in a server's context expires; negative after that. `now_s`: the time of day."""
-    return (expiry_s(context) - now_s) / _DAY_S
+class Validity(NamedTuple):
+    """From when to when a certificate is valid, as times of day."""
+
+    from_s: float
+    until_s: float
+
+    @classmethod
+    def of(cls, certificate: Any) -> Validity:
+        """That of a certificate as the ssl module gives it."""
+        return cls(*(float(ssl.cert_time_to_seconds(certificate[key])) for key in ("notBefore", "notAfter")))
+
+    def days_left(self, now_s: float) -> float:
+        """Until it expires; negative after that."""
+        return (self.until_s - now_s) / _DAY_S
+
+    def warning(self, now_s: float) -> str | None:
+        """What is to be said of it at a time of day, if anything."""
+        if now_s < self.from_s:
+            return f"is not valid before {utc(self.from_s)}, and here it is {utc(now_s)}: does this clock go wrong?"
+        days = self.days_left(now_s)
+        if days >= EXPIRY_WARNING_DAYS:
+            return None
+        return (
+            f"has expired, at {utc(self.until_s)}"
+            if days < 0
+            else f"expires in {days:.0f} days, at {utc(self.until_s)}"
+        )
 
 
-def expiry_warning(days: float) -> str | None:
-    """What is to be said of a certificate that has so many days left, if anything."""
-    if days >= EXPIRY_WARNING_DAYS:
-        return None
-    return "has expired" if days < 0 else f"expires in {days:.0f} days"
-
-
-def expiry_s(context: ssl.SSLContext) -> float:
-    """When the certificate in a server's context expires, as a time of day; 0 if it has expired.
+def validity(context: ssl.SSLContext) -> Validity:
+    """Of the certificate in a server's context.
 
     The ssl module tells this of a peer's certificate alone, and of one that is trusted: so a client in memory has a
-    look at it, and another one trusts what the first has seen.
+    look at it, and another one trusts what the first has seen, whatever the time is.
     """
     looking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     looking.check_hostname = False
@@ -176,17 +196,24 @@ def expiry_s(context: ssl.SSLContext) -> float:
     assert seen is not None
     trusting = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     trusting.check_hostname = False
-    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    trusting.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_TIME
     trusting.load_verify_locations(cadata=seen)
-    try:
-        certificate: Any = _greet(context, trusting).getpeercert()
-    except ssl.SSLCertVerificationError:
-        return 0.0
-    return float(ssl.cert_time_to_seconds(certificate["notAfter"]))
+    return Validity.of(_greet(context, trusting).getpeercert())
+
+
+def warnings(context: ssl.SSLContext, now_s: float) -> Iterator[tuple[str, str]]:
+    """What is to be said, and of which setting: the daemon's certificate, and the authorities of its clients."""
+    for key, each in (
+        ("certificate", validity(context)),
+        *(("client_ca", Validity.of(authority)) for authority in context.get_ca_certs()),
+    ):
+        warning = each.warning(now_s)
+        if warning is not None:
+            yield key, warning
 
 
 def _greet(server_context: ssl.SSLContext, client_context: ssl.SSLContext) -> ssl.SSLObject:
-    """A client that has just seen the server's certificate, in memory. Raises SSLCertVerificationError."""
+    """A client that has just seen the server's certificate, in memory."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = client_context.wrap_bio(to_client, to_server)
     server = server_context.wrap_bio(to_server, to_client, server_side=True)

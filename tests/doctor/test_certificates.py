@@ -50,7 +50,10 @@ def told(machine: FakeMachine) -> list[Finding]:
 def test_good_certificates(machine: FakeMachine) -> None:
     (finding,) = told(machine)
     assert finding.is_well
-    assert re.fullmatch(r"/etc/lptd/tls/server\.pem is good for another 82[45] days", finding.what)
+    assert re.fullmatch(
+        r"/etc/lptd/tls/server\.pem is good for another 82[45] days, until 20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ",
+        finding.what,
+    )
 
 
 def test_nobody_looks_at_them_without_tls(machine: FakeMachine) -> None:
@@ -83,6 +86,18 @@ CASES: dict[str, tuple[Change, str, str]] = {
         "/etc/lptd/tls/server.pem has expired",
         "systemctl reload lptd",
     ),
+    "not valid yet": (
+        lambda machine, certificates: install(machine, certificates, "future"),
+        "/etc/lptd/tls/server.pem is not valid before 20",
+        "systemctl reload lptd",
+    ),
+    "the authority of clients is not valid yet": (
+        lambda machine, certificates: machine.path(f"{FOLDER}/ca.pem").write_bytes(
+            (certificates / "future" / "ca.pem").read_bytes()
+        ),
+        "/etc/lptd/tls/ca.pem is not valid before 20",
+        "systemctl reload lptd",
+    ),
     "not for the daemon": (
         lambda machine, _: machine.path(f"{FOLDER}/server.pem").chmod(0o600),
         "the user lpt may not read /etc/lptd/tls/server.pem",
@@ -112,7 +127,7 @@ def test_one_that_is_about_to_expire(machine: FakeMachine, monkeypatch: pytest.M
     monkeypatch.setattr(tls_gate, "EXPIRY_WARNING_DAYS", 900)
     (finding,) = told(machine)
     assert not finding.is_well
-    assert re.fullmatch(r"/etc/lptd/tls/server\.pem expires in 82[45] days", finding.what)
+    assert re.fullmatch(r"/etc/lptd/tls/server\.pem expires in 82[45] days, at 20[-0-9:TZ]+", finding.what)
 
 
 def test_an_ordinary_user_may_not_look(machine: FakeMachine, monkeypatch: pytest.MonkeyPatch) -> None:

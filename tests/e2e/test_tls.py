@@ -116,11 +116,21 @@ REFUSALS = {
     "another host's": (
         ("elsewhere", {}, None, "ca"),
         "the daemon's certificate is not for localhost: use a name in the URL that it is for",
-        "the client does not take this daemon's certificate (is it for this host's name?)",
+        "the client does not take this daemon's certificate (is it for this host's name? is the client's clock right?)",
+    ),
+    "not valid yet": (
+        ("future", {}, None, "ca"),
+        "the daemon's certificate is not valid yet: compare the clocks of both computers (here it is 20",
+        "the client does not take this daemon's certificate (is it for this host's name? is the client's clock right?)",
+    ),
+    "client's not valid yet": (
+        ("server", {"client_certificate": "optional"}, "future-client", "ca"),
+        "its log says why (not valid yet, by its clock?)",
+        "the client's certificate is not valid yet (does a clock go wrong?)",
     ),
     "expired": (
         ("expired", {}, None, "ca"),
-        "the daemon's certificate has expired",
+        "the daemon's certificate has expired: whoever runs it makes a new one (lptctl cert server NAME) (here it is",
         "the client says that this daemon's certificate has expired",
     ),
     "no client certificate": (

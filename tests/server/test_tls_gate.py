@@ -20,9 +20,11 @@ from lpt_service.server.tls_gate import (
     HANDSHAKE_TIMEOUT_S,
     TlsError,
     TlsGate,
+    Validity,
     context_of,
-    expiry_s,
     load_context,
+    validity,
+    warnings,
 )
 from tests.certificates import client_context, section
 from tests.server.fakes import MemoryStream, VirtualClock, config
@@ -247,25 +249,52 @@ def test_nothing_is_read_without_a_listener_for_tls(certificates: Path) -> None:
 
 
 @pytest.mark.parametrize("client_certificate", ["none", "required"])
-def test_when_a_certificate_expires(certificates: Path, client_certificate: str) -> None:
-    context = load_context(TlsConfig(**section(certificates, client_certificate=client_certificate)))
-    days = (expiry_s(context) - time.time()) / 86_400
-    assert 823 < days < 826
-    assert expiry_s(load_context(TlsConfig(**section(certificates, "expired")))) == 0
+def test_when_a_certificate_is_valid(certificates: Path, client_certificate: str) -> None:
+    """Also of one that is not valid at the moment."""
+    for name, begins, ends in (("server", -1, 825), ("expired", -3, -1), ("future", 9, 835)):
+        context = load_context(TlsConfig(**section(certificates, name, client_certificate=client_certificate)))
+        found, now_s = validity(context), time.time()
+        assert begins - 1 < (found.from_s - now_s) / 86_400 < begins + 2
+        assert ends - 1 < found.days_left(now_s) < ends + 1
+
+
+@pytest.mark.parametrize(
+    ("at_s", "said"),
+    [
+        (
+            999_999,
+            "is not valid before 1970-01-12T13:46:40Z, and here it is 1970-01-12T13:46:39Z: does this clock go wrong?",
+        ),
+        (1_000_000, None),
+        (90_000_000 - 86_400 * EXPIRY_WARNING_DAYS, None),
+        (90_000_000 - 86_400 * 2, "expires in 2 days, at 1972-11-07T16:00:00Z"),
+        (90_000_001, "has expired, at 1972-11-07T16:00:00Z"),
+    ],
+)
+def test_what_is_said_of_a_certificate(at_s: float, said: str | None) -> None:
+    assert Validity(1_000_000, 90_000_000).warning(at_s) == said
+
+
+def test_the_authority_of_clients_is_looked_at_too(certificates: Path) -> None:
+    keys = {**section(certificates), "client_ca": str(certificates / "future" / "ca.pem")}
+    assert not list(warnings(load_context(TlsConfig(**keys)), time.time()))
+    ((key, said),) = warnings(load_context(TlsConfig(**keys, client_certificate="optional")), time.time())
+    assert key == "client_ca"
+    assert said.startswith("is not valid before 20")
 
 
 async def test_of_an_expiry_is_warned_once_a_day_from_some_weeks_before(
     gate: TlsGate, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
     assert gate.context is not None
-    end_s, begin_s = expiry_s(gate.context), trio.current_time()
+    end_s, begin_s = validity(gate.context).until_s, trio.current_time()
     days_before = EXPIRY_WARNING_DAYS + 1.5
     with trio.move_on_after((EXPIRY_WARNING_DAYS + 4) * 86_400):
         await gate.watch_expiry(lambda: end_s - days_before * 86_400 + trio.current_time() - begin_s)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == EXPIRY_WARNING_DAYS + 2
-    assert said[0].startswith(f"tls.certificate: it expires in {EXPIRY_WARNING_DAYS - 0.5:.0f} days; ")
-    assert said[-1].startswith("tls.certificate: it has expired; ")
+    assert said[0].startswith(f"tls.certificate: it expires in {EXPIRY_WARNING_DAYS - 0.5:.0f} days, at 20")
+    assert said[-1].startswith("tls.certificate: it has expired, at 20")
 
 
 async def test_without_tls_nothing_is_watched(caplog: pytest.LogCaptureFixture, autojump_clock: MockClock) -> None:
