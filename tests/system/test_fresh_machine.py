@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -73,9 +74,15 @@ class Index(NamedTuple):
         return found
 
 
-def fetch(entries: Iterable[lock_file.Locked], python: str, files: Path) -> None:
-    """Download wheels for a Python."""
-    run(*PIP, "download", "--dest", files, *lock_file.pip_options(entries, python, files))
+def fetch(python: str, folder: Path) -> list[Path]:
+    """Download what the lock files list for a Python."""
+    folder.mkdir()
+    entries = {entry for lock, purpose in LOCKS.items() if python in purpose.pythons for entry in locked(lock, python)}
+    while entries:  # pip takes one version of each at a time
+        batch = {entry.name: entry for entry in entries}.values()
+        run(*PIP, "download", "--dest", folder, *lock_file.pip_options(batch, python, folder))
+        entries -= {*batch}
+    return [*folder.glob("*.whl")]
 
 
 def make_newer(name: str, files: Path) -> None:
@@ -94,14 +101,10 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     folder = tmp_path_factory.mktemp("index")
     files = folder / "files"
     files.mkdir()
-    for python in PYTHONS:
-        entries = {
-            entry for lock, purpose in LOCKS.items() if python in purpose.pythons for entry in locked(lock, python)
-        }
-        while entries:  # pip takes one version of each at a time
-            batch = {entry.name: entry for entry in entries}.values()
-            fetch(batch, python, files)
-            entries -= {*batch}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        for fetched in pool.map(lambda python: fetch(python, folder / python), PYTHONS):
+            for path in fetched:
+                path.replace(files / path.name)  # the same file, if another Python has it, too
     names = {entry.name for lock in LOCKS for entry in lock_file.read(PROJECT / lock)}
     for name in names | {"setuptools", "wheel", "cython", "tomli"}:
         make_newer(name, files)
@@ -156,6 +159,7 @@ def test_what_is_installed_is_what_is_locked(version: str, index: Index, tmp_pat
     folders = [f"{name}={tmp_path / stamp.parts[0]}" for name, stamp in (*STAMPS.keys(), *STAMPS_OF_SDK.keys())]
     run(
         "make",
+        "-j2",
         f"PYTHON={python}",
         f"SDK_PYTHON={python}",
         *folders,
@@ -169,7 +173,6 @@ def test_what_is_installed_is_what_is_locked(version: str, index: Index, tmp_pat
         there = installed(venv_python)
         assert wanted <= there
         assert {name for name, _ in there - wanted} <= {"pip", "setuptools", "lpt-service"}
-        assert "No broken requirements" in run(venv_python, "-m", "pip", "check", env=env)
 
 
 def test_what_is_installed_for_another_python_is_what_that_one_needs(index: Index, tmp_path: Path) -> None:
