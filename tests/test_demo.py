@@ -20,6 +20,7 @@ from rich.console import Console
 
 from lpt_service import demo
 from tests.e2e.daemons import PROJECT, STOP_TIMEOUT_S, eventually
+from tests.ended import children, have_ended
 
 COMMAND = (sys.executable, "-m", "lpt_service", "demo")
 # Lets a process have its standard input as its terminal, as one that a terminal's window has started.
@@ -124,32 +125,6 @@ def running(prefix: Sequence[str] = (), **options: Any) -> Iterator[tuple[subpro
     finally:
         process.kill()
         process.wait()
-
-
-def children(parent: int) -> set[int]:
-    """The processes that a process has started, and that run."""
-    found = set()
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            state, parent_now = stat_of(int(folder.name))
-            if parent_now == parent and state != "Z":
-                found.add(int(folder.name))
-    return found
-
-
-def stat_of(pid: int) -> tuple[str, int]:
-    """State and parent. Raises OSError if there is no such process."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return fields[0], int(fields[1])
-
-
-def have_ended(pids: set[int]) -> bool:
-    """Whether they are gone; whether somebody has collected their exit codes does not matter."""
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            if stat_of(pid)[0] != "Z":
-                return False
-    return True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])

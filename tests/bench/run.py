@@ -18,6 +18,7 @@ from typing import Final
 from tests.bench.bench import make_bench
 from tests.bench.publish import write_all
 from tests.bench.report import Result, result_lines
+from tests.ended import end_in_order
 
 FIGURES: Final = (
     "round_trip",
@@ -41,6 +42,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds; nothing is written")
     parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="only these; nothing is written")
     arguments = parser.parse_args()
+    end_in_order()
     _raise_descriptor_limit()
     bench = make_bench(is_quick=arguments.quick)
     os.sched_setaffinity(0, {bench.core})

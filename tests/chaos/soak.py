@@ -34,6 +34,7 @@ from tests.chaos.terms import AUDIT_BYTES, AUDIT_KEEP, Terms
 from tests.chaos.trio_clients import trio_crowd
 from tests.chaos.world import World
 from tests.e2e.daemons import PROJECT
+from tests.ended import end_in_order
 
 HOSTILE = 100
 # Between the first third of the samples (after a tenth, in which things warm up) and the last.
@@ -248,6 +249,7 @@ def _table(samples: list[Sample]) -> str:
 
 def main() -> None:
     """As said above."""
+    end_in_order()
     seconds = settings.number("SOAK_S", 1800)
     print(f"{seconds:.0f} s", flush=True)
     print(soak(seconds, settings.seed()))

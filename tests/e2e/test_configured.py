@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 import re
 import signal
 import tempfile
@@ -259,3 +261,28 @@ def test_listeners_are_exchanged_and_nobody_notices(tmp_path: Path) -> None:
         assert waiter.output(msgid) == b""
         for client in (owner, waiter, newcomer):
             client.close()
+
+
+def test_paths_that_are_not_utf8(tmp_path: Path) -> None:
+    """A folder with such a name has everything: configuration, state and audit from systemd's variable, sockets.
+
+    A reload that is refused tells of the file, on standard error and in the audit trail.
+    """
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    config = folder / "lptd.toml"
+    quoted = f"{tmp_path}/caf%E9"
+    config.write_text(f'[server]\nlisten = ["lpt+unix://{quoted}/s"]\n')
+    environment = {"STATE_DIRECTORY": str(folder)}
+    with serving("--config", str(config), environment=environment) as daemon:
+        assert daemon.lines == [f"listening on lpt+unix://{quoted}/s#LPT1"]
+        client = RawClient(str(folder / "s")).hello()
+        client.allocate()
+        client.close()
+        config.write_text("=")
+        daemon.signal(signal.SIGHUP)
+        eventually(lambda: f"reload refused: {tmp_path}/caf\\udce9/lptd.toml: not TOML" in daemon.log())
+    records = [json.loads(line) for line in (folder / "audit.jsonl").read_text().splitlines()]
+    (reason,) = (each["reason"] for each in records if each["event"] == "reload_refused")
+    assert "udce9/lptd.toml: not TOML" in reason
+    assert (folder / "last-grant-LPT1").exists()
