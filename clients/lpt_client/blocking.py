@@ -11,6 +11,7 @@ and interrupts come off the socket while a call, an iteration over them or `Port
 from __future__ import annotations
 
 import operator
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -22,10 +23,11 @@ from lpt_client.blocking_administration import Administration
 from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_keeper import Hold, Keeper
-from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
+from lpt_client.errors import AccessDenied, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
+from lpt_client.processes import StaysHere
 from lpt_client.sockets import TlsOptions, connect_socket, default_client_name
 from lpt_client.waits import deadline_after
 from lpt_service.protocol.ioctl import CONTROL, DATA
@@ -104,11 +106,13 @@ def open_port(
         open_socket=open_socket,
         leaves_with_connection=not (reconnect and resume),
     )
-    keeper = Keeper(connector, reconnect=reconnect, resume=resume, reply_timeout_s=reply_timeout_s)
+    caller = sys._getframe(1)
+    opened_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+    keeper = Keeper(connector, opened_at, reconnect=reconnect, resume=resume, reply_timeout_s=reply_timeout_s)
     return Port(parsed, keeper, reply_timeout_s)
 
 
-class Port(Administration):
+class Port(StaysHere, Administration):
     """One port of a daemon, as one session of it. `open_port` makes it.
 
     Every method may raise ConnectionLost (the connection ended; `may_have_run` says what that means for the request),
@@ -116,15 +120,22 @@ class Port(Administration):
     ValueError that names it, before anything is sent. If a call is interrupted (Ctrl-C), its request is withdrawn; if
     it had been carried out by then, what it acquired is given back.
 
-    Resource handling: closing the connection ends everything that the session holds.
+    Resource handling: closing the connection ends everything that the session holds. A port that is dropped without
+    being closed is closed with its last reference, with a ResourceWarning that says where it was opened. It belongs to
+    the process that opened it: in a forked child every call raises OtherProcess, and the parent notices nothing.
 
-    Synchronization: one thread at a time; a second one gets RuntimeError. Open a port for each thread.
+    Synchronization: one thread at a time; a second one gets RuntimeError. Open a port for each thread. `close` may be
+    called from any thread: a call under way raises PortClosed.
     """
 
     def __init__(self, url: Url, keeper: Keeper, reply_timeout_s: float) -> None:
         self.url = url
         self._keeper = keeper
         self._reply_timeout_s = reply_timeout_s
+
+    # Nothing below a port refers to it, so that this runs as soon as the program has dropped it.
+    def __del__(self) -> None:
+        self._keeper.leave_behind(self)
 
     def __enter__(self) -> Port:
         return self
@@ -142,8 +153,8 @@ class Port(Administration):
 
     @property
     def session(self) -> SessionInfo:
-        """What the daemon answered to hello, last."""
-        return self._keeper.link.session
+        """What the daemon answered to hello, last. Raises PortClosed once the port is closed."""
+        return self._keeper.session
 
     @property
     def is_connected(self) -> bool:
@@ -264,11 +275,7 @@ class Port(Administration):
 
     def try_allocate(self) -> int | None:
         """Own the port if nobody owns it or waits for it: the number of the grant, or None. Never waits."""
-        call = operations.try_allocate(self._callbacks())
-        try:
-            hold = self._keeper.acquire(call)
-        except ConnectionLost as lost:
-            raise self._keeper.error(lost) from lost.__cause__
+        hold = self._keeper.acquire(operations.try_allocate(self._callbacks()))
         return None if hold is None else hold.grant
 
     def free(self) -> None:
@@ -284,10 +291,7 @@ class Port(Administration):
         call = operations.allocate(timeout)
         values.function(on_queued, "on_queued")
         deadline_s = time.monotonic() + operations.answer_within_s(timeout)
-        try:
-            hold = self._keeper.acquire(call, deadline_s, on_queued=on_queued)
-        except ConnectionLost as lost:
-            raise self._keeper.error(lost) from lost.__cause__
+        hold = self._keeper.acquire(call, deadline_s, on_queued=on_queued)
         assert hold is not None, "an allocate is granted or raises"
         return hold
 
@@ -402,5 +406,3 @@ class Port(Administration):
             if self._keeper.revoked is not None:
                 raise Revoked(self._keeper.revoked) from None
             raise
-        except ConnectionLost as lost:
-            raise self._keeper.error(lost) from lost.__cause__

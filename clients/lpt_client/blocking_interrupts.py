@@ -30,7 +30,7 @@ class Interrupts(InterruptStream):
     is_closed = False
     is_kept_when_stopped = False
     is_check_due = False
-    failure: LptError | None = None
+    make_error: Callable[[], LptError] | None = None  # of why nothing more comes
     _paused_mark_ns: int | None = None  # the mark "stopped" that stands for a pause
 
     def __iter__(self) -> Interrupts:
@@ -60,14 +60,19 @@ class Interrupts(InterruptStream):
 
     def check(self, deadline_s: float) -> None:
         """Raise why nothing more will come, if that is so; the port may have to be asked, by the deadline."""
-        if self.failure is not None:
-            raise self.failure
+        if self.make_error is not None:
+            raise self.make_error()
         if not self.is_stopped or self.is_kept_when_stopped or self._paused_mark_ns == self._last_mark_ns:
             return
         stopped_ns = self._last_mark_ns
         if not self.asks_kept(deadline_s):
             raise PortStopped
         self._paused_mark_ns = stopped_ns
+
+    def forget(self) -> None:
+        """Hand out nothing of what has come."""
+        super().forget()
+        self.is_check_due = False
 
     def run_routines(self) -> bool:
         """Call the routines for what has come; True if there was anything.

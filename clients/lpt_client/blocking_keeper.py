@@ -7,17 +7,20 @@ connects again itself, within the time that it has.
 
 from __future__ import annotations
 
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from lpt_client import operations
 from lpt_client.blocking_connector import Connector, Reopening
 from lpt_client.blocking_interrupts import Interrupts
-from lpt_client.blocking_link import Link
+from lpt_client.blocking_link import IN_USE, Link
 from lpt_client.conversation import ConversationEvent
-from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, Revoked
+from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, Revoked, apart
 from lpt_client.events import (
     Interrupt,
     LeaseWarning,
@@ -25,10 +28,12 @@ from lpt_client.events import (
     PortCheck,
     Resumed,
     RevokedNotice,
+    SessionInfo,
     Sync,
     Waiters,
 )
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call, ConnectedInterrupt
+from lpt_client.processes import register
 from lpt_client.registrations import Registrations, may_pass
 from lpt_client.resume import resume_within_s, settle
 from lpt_client.waits import Attempt
@@ -38,6 +43,7 @@ T = TypeVar("T")
 
 # As in trio_keeper: after the mark "stopped" the daemon has so long to close the connection itself.
 _CLOSING_EXPECTED_S: Final = 1.0
+_CLOSED: Final = "this program closed the connection"
 
 
 class Hold:
@@ -53,14 +59,14 @@ class _Broken:
     """A call that was under way when the connection broke, and what has become of it.
 
     `msgid`: by which its answer is still to come; None: it is to be asked, for it has not been carried out. Otherwise
-    there is an `answer`, or an `error`.
+    there is an `answer`, or an `error`, or the session has been lost with the connection (`is_lost`).
     """
 
-    def __init__(self, msgid: int | None, lost: ConnectionLost) -> None:
+    def __init__(self, msgid: int | None) -> None:
         self.msgid = msgid
-        self.lost = lost
         self.answer: Response | None = None
         self.error: ConnectionLost | None = None
+        self.is_lost = False
 
 
 class Keeper:
@@ -73,7 +79,9 @@ class Keeper:
 
     link: Link
 
-    def __init__(self, connector: Connector, *, reconnect: bool, resume: bool, reply_timeout_s: float) -> None:
+    def __init__(
+        self, connector: Connector, opened_at: str, *, reconnect: bool, resume: bool, reply_timeout_s: float
+    ) -> None:
         self.hold: Hold | None = None
         self.last_grant: int | None = None
         self.revoked: str | None = None
@@ -87,34 +95,66 @@ class Keeper:
         self._suspended: Link | None = None  # the last one, whose session may go on
         self._suspended_until_s = 0.0
         self._connector = connector
+        self._opened_at = opened_at
+        self._is_closed = False
+        self._make_error: Callable[[], LptError] | None = None  # of why there will be no connection any more
         self._reopening = Reopening()
+        self._is_reopening = threading.Lock()
         self._former: Link | None = None  # whose session the attempt to connect is to go on with
-        self._final_error: LptError | None = None
         self._stopped_at_s: float | None = None
         self._runs_routines = False
         link = connector.attempt(self._on_event).go_on()
         assert link is not None, "an attempt that is not left halfway succeeds or raises"
         self.link = link
+        register(self)
+
+    @property
+    def session(self) -> SessionInfo:
+        """What hello was answered, last."""
+        if self._is_closed and self._make_error:
+            raise self._make_error()
+        return self.link.session
 
     def close(self) -> None:
-        """Close the connection, for good."""
-        if self._final_error is None:
-            self._final_error = PortClosed("the port has been closed")
-        self.link.leave()
-        self.link.lose("this program closed the connection")
+        """Close the connection, for good. May be called from any thread, and again."""
+        if not self._is_closed:
+            self._end(partial(PortClosed, "the port has been closed"))
+        self.link.close(_CLOSED)
         self._reopening.abandon()
-        for registration in self.registrations:
-            registration.failure = registration.failure or self._final_error
 
-    def error(self, lost: ConnectionLost) -> LptError:
+    def leave_behind(self, source: object) -> None:
+        """Close the port, if the program has dropped it without doing so; the warning of it has this source."""
+        try:
+            if not self._is_closed and not self.link.is_over:
+                text = f"{self._connector.url}, opened at {self._opened_at}, was left without being closed"
+                warnings.warn(text, ResourceWarning, stacklevel=3, source=source)
+        finally:
+            self.close()
+
+    def disown(self, make_error: Callable[[], LptError]) -> None:
+        """In a forked child: the port is the parent's, and over here."""
+        self._end(make_error)
+        self._is_reopening, self._reopening = threading.Lock(), Reopening()
+        self.link.disown(str(make_error()))
+        self.hold, self.revoked, self.lease_warning, self.waiting = None, None, None, 0
+        for registration in self.registrations:
+            registration.forget()
+
+    def _end(self, make_error: Callable[[], LptError]) -> None:
+        self._is_closed = True
+        self._make_error = make_error
+        for registration in self.registrations:
+            registration.make_error = registration.make_error or make_error
+
+    def error(self, lost: LptError) -> LptError:
         """What a caller is told whose call met `lost`."""
-        return self._final_error if isinstance(self._final_error, PortClosed) else lost
+        return self._make_error() if self._is_closed and self._make_error else lost
 
     @property
     def is_suspended(self) -> bool:
         """True while the connection has ended, and its session may go on."""
         link = self.link
-        if not link.is_over or not self._resumes or self._final_error or not link.conversation.can_be_resumed:
+        if not link.is_over or not self._resumes or self._make_error or not link.conversation.can_be_resumed:
             return False
         now_s = time.monotonic()
         if self._suspended is not link:
@@ -152,32 +192,37 @@ class Keeper:
                 return link.call(call, deadline_s, on_queued=on_queued, msgid=msgid)
             except ConnectionLost as lost:
                 broken = self._mend(link, call, lost, deadline_s)
+                if broken is None:
+                    raise self.error(lost) from lost.__cause__
+            if broken.error is not None:
+                try:
+                    raise broken.error
+                finally:
+                    del broken  # or the error would hold this frame, and the frame the error
             if broken.answer is not None:
                 return call.finish(broken.answer)
             msgid = broken.msgid
             if msgid is None:
                 call = operations.with_time_left(call, deadline_s - time.monotonic())
 
-    def _mend(self, link: Link, call: Call[Any], lost: ConnectionLost, deadline_s: float) -> _Broken:
-        """Connect again for a call that met the loss; raises what the caller is to be told if that does not help."""
+    def _mend(self, link: Link, call: Call[Any], lost: ConnectionLost, deadline_s: float) -> _Broken | None:
+        """Connect again for a call that met the loss; None if that does not help."""
         if link is not self.link or not self.is_suspended:
-            raise lost
+            return None
         # Not whatever was asked last: Ctrl-C may have hit its caller before it could be given up.
         sent = [msgid for msgid, each in link.unanswered.items() if each.call is call and not each.is_given_up]
-        broken = self._broken = _Broken(sent[-1] if sent else None, lost)
+        broken = self._broken = _Broken(sent[-1] if sent else None)
         is_mended = False
         try:
             is_mended = self.reopen(min(deadline_s, self._suspended_until_s), lost)
         except LptError:
-            raise lost from lost.__cause__
+            return None
         finally:
             self._broken = None
             if not is_mended:
                 self.link.give_up()
-        if not is_mended:
-            raise lost
-        if broken.error is not None:
-            raise broken.error
+        if not is_mended or broken.is_lost:
+            return None
         if broken.msgid is None and sent:
             self.link.unanswered.pop(sent[-1], None)  # it is asked again, by another msgid
         return broken
@@ -225,8 +270,8 @@ class Keeper:
         try:
             return self.link.pump(deadline_s if stops_at_s is None else min(deadline_s, stops_at_s))
         except ConnectionLost as lost:
-            if self._final_error is not None:
-                raise self._final_error from None
+            if self._make_error is not None:
+                raise self._make_error() from None
             if not self.reconnect:
                 raise
             return self.reopen(deadline_s, lost)
@@ -248,18 +293,38 @@ class Keeper:
 
         Only what follows hello's answer is not left halfway: connecting registrations again, by the reply time-out.
         """
+        is_reopening = self._is_reopening
+        if not is_reopening.acquire(False):
+            raise RuntimeError(IN_USE)
+        try:
+            return self._reopen(deadline_s, lost)
+        finally:
+            is_reopening.release()
+
+    def _reopen(self, deadline_s: float, lost: ConnectionLost) -> bool:
         while True:
             try:
                 link = self._reopening.go_on(deadline_s, time.monotonic() - self.link.opened_s, self._attempt)
+                self._check_not_closed(link)
                 if link is None:
                     return False
                 self._welcome(link, self._former, time.monotonic() + self._reply_timeout_s)
             except LptError as exc:  # noqa: PERF203 - seldom
+                self._check_not_closed(None)
                 if not may_pass(exc):
-                    self._final_error = exc
+                    self._make_error = partial(apart, apart(exc))
                     raise exc from lost
             else:
+                self._check_not_closed(link)
                 return True
+
+    def _check_not_closed(self, link: Link | None) -> None:
+        """Another thread may have closed the port while this one connected again."""
+        if self._is_closed and self._make_error:
+            self._reopening.abandon()
+            if link is not None:
+                link.close(_CLOSED)
+            raise self._make_error()
 
     def _attempt(self) -> Attempt[Link]:
         self._former = self.link if self.is_suspended else None
@@ -274,7 +339,7 @@ class Keeper:
                 self._go_on(link, former, resumed, deadline_s)
                 return
             if self._broken is not None:
-                self._broken.error = self._broken.lost
+                self._broken.is_lost = True
             self.hold = None
             self._connect_all(link, self.registrations.calls_to_resume(), deadline_s)
             self.link = link
@@ -328,7 +393,7 @@ class Keeper:
                     link.lose(f"interrupts could not be connected again yet: {exc}", exc)
                     raise
                 self.registrations.discard(registration)
-                registration.failure = exc
+                registration.make_error = partial(apart, apart(exc))
             else:
                 self.registrations.resumed(registration, connected, link.session.session, link.session.stream)
 
@@ -376,7 +441,7 @@ class Keeper:
         if hold.revoked is not None:
             raise Revoked(hold.revoked)
         if hold.link.is_over and not (self.hold is hold and self.is_suspended):
-            raise hold.link.error()
+            raise self.error(hold.link.error())
         if self.hold is not hold:
             return
         try:
@@ -409,7 +474,7 @@ class Keeper:
 
     def _disconnect(self, interrupts: Interrupts) -> None:
         """Undo the registration as far as there is a daemon to tell, and receive what it still sends."""
-        if (self.link.is_over and not self.is_suspended) or interrupts.failure is not None:
+        if (self.link.is_over and not self.is_suspended) or interrupts.make_error is not None:
             return
         interrupts.is_leaving = True
         end_seq = None

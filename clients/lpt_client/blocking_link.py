@@ -29,6 +29,8 @@ from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
 
 T = TypeVar("T")
 
+IN_USE: Final = "this port is in use: by another thread (open a port for each), or by a callback"
+
 # When sending fails, what the daemon said last may still be there to read; it gets so long.
 _LAST_WORDS_S: Final = 1.0
 # Saying goodbye: a daemon that takes nothing for so long does without.
@@ -48,7 +50,7 @@ class Link:
         unanswered: once it is over, the requests whose answers have not come, by msgid; until then those of them that
             were given up and have something to undo.
 
-    Synchronization: one thread at a time; a second one gets RuntimeError.
+    Synchronization: one thread at a time; a second one gets RuntimeError, unless it closes.
     """
 
     def __init__(
@@ -95,14 +97,15 @@ class Link:
         Raises RequestError, ConnectionLost, ConversationError. If something else is raised in it (KeyboardInterrupt,
         or what `on_queued` raises), the request is cancelled, and undone if it had succeeded.
         """
-        if not self._in_use.acquire(False):
-            raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
+        in_use = self._in_use
+        if not in_use.acquire(False):
+            raise RuntimeError(IN_USE)
         try:
             if deadline_s is None:
                 deadline_s = time.monotonic() + self._reply_timeout_s
             return self._exchange(call, deadline_s, on_queued, msgid)
         finally:
-            self._in_use.release()
+            self._leave(in_use)
 
     def _exchange(
         self,
@@ -266,24 +269,49 @@ class Link:
         """Nobody waits any more for what has not been answered on it."""
         self.unanswered = {msgid: each._replace(is_given_up=True) for msgid, each in self.unanswered.items()}
 
-    def leave(self) -> None:
-        """Have the daemon keep nothing of this session. Says nothing where half a frame may be on its way."""
-        if self.is_over or not self._in_use.acquire(False):
-            return
+    def close(self, reason: str) -> None:
+        """End the connection, and have the daemon keep nothing of this session.
+
+        If a call is under way, in another thread or below this one, the connection is shut down, which wakes it: it
+        closes the socket itself, whose descriptor would otherwise be somebody else's while it still waits for it. Then
+        no goodbye is said, for half a frame may be on its way.
+        """
+        if not self._in_use.acquire(False):
+            self.conversation.lose(reason)
+            self._transport.shut_down()
+            if not self._in_use.acquire(False):
+                return
         try:
-            if bye := self.conversation.bye():
-                with suppress(OSError):
-                    self._transport.send(bye, time.monotonic() + _BYE_S)
+            self._say_bye()
+            self.lose(reason)
         finally:
             self._in_use.release()
+
+    def _say_bye(self) -> None:
+        if not self.is_over and (bye := self.conversation.bye()):
+            with suppress(OSError):
+                self._transport.send(bye, time.monotonic() + _BYE_S)
+
+    def _leave(self, in_use: threading.Lock) -> None:
+        """The end of a use. If another thread has closed meanwhile, the socket is left to this one."""
+        in_use.release()
+        if self.is_over:
+            self._transport.close()
+
+    def disown(self, reason: str) -> None:
+        """In a forked child: end without a byte. The parent's connection is not touched."""
+        self._in_use = threading.Lock()  # a thread that is not here any more may have held it
+        self.conversation.lose(reason)
+        self._transport.close()
 
     def pump(self, deadline_s: float) -> bool:
         """Pass on what has come, and if nothing has, wait for it; False if nothing came by the deadline.
 
         Raises ConnectionLost.
         """
-        if not self._in_use.acquire(False):
-            raise RuntimeError("this port is in use: by another thread (open a port for each), or by a callback")
+        in_use = self._in_use
+        if not in_use.acquire(False):
+            raise RuntimeError(IN_USE)
         try:
             if self.is_over:
                 raise self.error()
@@ -306,7 +334,7 @@ class Link:
             self._transport.close()
             raise
         finally:
-            self._in_use.release()
+            self._leave(in_use)
 
     def look(self) -> None:
         """Notice the end of the connection before something is sent that then may or may not have been carried out."""

@@ -6,11 +6,13 @@ each holds for one call of the system, and a signal, or a byte, begins it anew.
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Protocol
 
+from lpt_client.processes import keep_from_children
 from lpt_client.sockets import RECEIVE_BYTES
 from lpt_client.waits import Readiness
 
@@ -31,6 +33,9 @@ class Transport(Protocol):
     def send(self, data: bytes, deadline_s: float) -> None:
         """Send all of it. If this is interrupted, part of it may have been sent."""
 
+    def shut_down(self) -> None:
+        """Wake whoever waits in `receive` or `send`, in another thread: the connection has ended."""
+
     def close(self) -> None:
         """Close at once. May be called again."""
 
@@ -40,11 +45,14 @@ class SocketTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        keep_from_children(sock)
         self._sock = sock
         self._readable = Readiness(sock)
 
     def receive(self, deadline_s: float) -> bytes | None:
         """See Transport."""
+        if self._sock.fileno() < 0:
+            raise OSError(errno.EBADF, "closed")  # the descriptor to be polled may be another file's by now
         self._readable.wait(deadline_s)
         try:
             return self._sock.recv(RECEIVE_BYTES)
@@ -71,6 +79,11 @@ class SocketTransport:
             return self._sock.send(data)
         except BlockingIOError:
             return 0
+
+    def shut_down(self) -> None:
+        """See Transport."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """See Transport."""
@@ -118,6 +131,10 @@ class TlsTransport:
         """See Transport."""
         self._pipe.write(data)
         self._raw.send(self._pipe.take_outgoing(), deadline_s)
+
+    def shut_down(self) -> None:
+        """See Transport. What OpenSSL is in the midst of is left alone."""
+        self._raw.shut_down()
 
     def close(self) -> None:
         """See Transport. The daemon is told goodbye if that takes no time."""

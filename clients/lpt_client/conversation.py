@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
-from lpt_client.errors import ConnectionLost, HelloRefused
+from lpt_client.errors import ConnectionLost, HelloRefused, apart
 from lpt_client.events import (
     Closing,
     Interrupt,
@@ -163,7 +163,7 @@ class Conversation:
         """End the conversation. The first reason stands."""
         if self.end_reason is None:
             self.end_reason = reason
-            self._end_cause = cause
+            self._end_cause = None if cause is None else apart(cause)
 
     def end_of_stream(self) -> None:
         """The daemon has closed the connection: end the conversation with the reason that it gave."""

@@ -19,7 +19,8 @@
      ├─ NotConnected                there is no conversation with the daemon
      │   ├─ ConnectFailed           none came about in time
      │   ├─ ConnectionLost          it ended (.request, .may_have_run, .goes_on)
-     │   └─ PortClosed              this program closed it
+     │   ├─ PortClosed              this program closed it
+     │   └─ OtherProcess            another process opened it, of which this one is a forked child
      ├─ PortStopped                 a registration ended: port removed, daemon stopping
      ├─ ConversationError           the daemon broke the protocol
      └─ UrlError                    an address that names no daemon
@@ -31,7 +32,8 @@ A status without a class of its own is a plain RequestError.
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, TypeVar
 
 from lpt_service.protocol.errors import ConversationError, LptError, RequestError, UrlError
 from lpt_service.protocol.messages import error_of
@@ -51,6 +53,7 @@ __all__ = [
     "LptError",
     "NotConnected",
     "NotSupported",
+    "OtherProcess",
     "PortClosed",
     "PortPaused",
     "PortRemoved",
@@ -61,8 +64,11 @@ __all__ = [
     "TimedOut",
     "Unsuccessful",
     "UrlError",
+    "apart",
     "request_error",
 ]
+
+E = TypeVar("E", bound=BaseException)
 
 
 class AccessDenied(RequestError):
@@ -77,6 +83,7 @@ class Revoked(AccessDenied):
 
     def __init__(self, reason: str) -> None:
         super().__init__(Status.STATUS_ACCESS_DENIED, f"the port was taken away: {reason}")
+        self.args = (reason,)  # by which it is pickled
         self.reason = reason
 
 
@@ -140,6 +147,24 @@ class PortClosed(NotConnected):
     """The program itself has closed the port, or left its `with` block."""
 
 
+class OtherProcess(NotConnected):
+    """The port was opened by another process, of which this one is a forked child. It is the parent's alone.
+
+    `opened_in` and `used_in` are the numbers of the two processes.
+    """
+
+    def __init__(self, opened_in: int, used_in: int) -> None:
+        super().__init__(opened_in, used_in)
+        self.opened_in = opened_in
+        self.used_in = used_in
+
+    def __str__(self) -> str:
+        return (
+            f"this port was opened in process {self.opened_in} and stays there; "
+            f"this is its child, process {self.used_in}: open a port here, after the fork"
+        )
+
+
 class ConnectionLost(NotConnected):
     """The connection ended. Everything that this session held is gone: ownership, registrations, waiting requests.
 
@@ -195,3 +220,16 @@ def request_error(member: Any) -> RequestError:
     """The exception for the `error` member of a response, of the class that its status has."""
     error = error_of(member)
     return _BY_STATUS.get(error.status, RequestError)(error.status, error.detail)
+
+
+def apart(error: E) -> E:
+    """A copy of an error without its traceback, to be kept or to be raised again.
+
+    A traceback keeps alive whatever its functions, and those that called them, hold: the port, for example.
+    """
+    try:
+        copied = copy.copy(error)
+    except Exception:  # a class that cannot be copied
+        return error.with_traceback(None)
+    copied.__cause__ = None if error.__cause__ is None else apart(error.__cause__)
+    return copied

@@ -28,6 +28,7 @@ from lpt_client.events import (
     Sync,
 )
 from lpt_client.operations import service_routine
+from lpt_client.processes import StaysHere
 from lpt_client.values import function, whole
 
 # As many as the daemon's log keeps by default, about 10 MB: a program that is slow for a moment loses nothing that the
@@ -43,7 +44,7 @@ _UNKNOWN_AFTER: Final = ("unheard", "masked")
 STOPPED: Final = "stopped"
 
 
-class InterruptStream:
+class InterruptStream(StaysHere):
     """One registration: its routines, its events, its counters. The front ends derive from it.
 
     Attributes:
@@ -223,6 +224,12 @@ class InterruptStream:
             self.buffered -= event.count
             self.received += event.count
         return event
+
+    def forget(self) -> None:
+        """Empty the buffer: in a forked child it is a copy of the parent's, who hands it out."""
+        self._buffer.clear()
+        self._dropped = self._dropped_mark = None
+        self.buffered = 0
 
     def _drop_oldest(self) -> None:
         """Make room. All that was dropped in a row is told by one Sync, and its latest mark, ahead of the rest."""

@@ -24,6 +24,17 @@ _under_way: Final[dict[tuple[int, str, int], LookUp]] = {}
 _lock = threading.Lock()
 
 
+def _after_fork_in_child() -> None:
+    """Forget the look-ups: a child has no threads but one, and a lock that another held is nobody's to release."""
+    global _lock
+    _lock = threading.Lock()
+    _under_way.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
 class LookUp:
     """One look-up. All who ask for the same name at the same time share it: a name costs one thread, at most."""
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from lpt_client.errors import ConnectFailed
 from lpt_client.names import Addresses, LookUp, numeric
+from lpt_client.processes import keep_from_children
 from lpt_client.waits import Attempt, Readiness, Step
 from lpt_service.protocol.url import TLS, UNIX, Url, lacks_zone, split_zone
 
@@ -140,6 +141,7 @@ def _connect_one(family: int, address: Any, deadline_s: float) -> Generator[Step
     if time.monotonic() >= deadline_s:
         raise TimeoutError
     sock = socket.socket(family, socket.SOCK_STREAM)
+    keep_from_children(sock)
     try:
         sock.setblocking(False)
         error = sock.connect_ex(address)

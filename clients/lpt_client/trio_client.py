@@ -20,6 +20,7 @@ from lpt_client.errors import AccessDenied, ConnectionLost, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
+from lpt_client.processes import StaysHere
 from lpt_client.sockets import TlsOptions, default_client_name
 from lpt_client.trio_administration import Administration
 from lpt_client.trio_connector import Connector
@@ -118,7 +119,7 @@ async def open_port(
         raise keeper.failure
 
 
-class Port(Administration):
+class Port(StaysHere, Administration):
     """One port of a daemon, as one session of it. `open_port` makes it.
 
     Every method may raise ConnectionLost (the connection ended; `may_have_run` says what that means for the request),

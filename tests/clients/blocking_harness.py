@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lpt_client import blocking
+from lpt_client.blocking_transport import SocketTransport
 from lpt_service.protocol.url import Url
 from tests.clients.fake_daemon import FakeDaemon, MakeDaemon, notice
 
@@ -119,6 +120,13 @@ def serving() -> Iterator[FakeServer]:
     for peer in server.peers:
         peer.client.close()
         peer.finish()
+
+
+def socket_of(port: blocking.Port) -> socket.socket:
+    """What a port has to its daemon, or had."""
+    transport = port._keeper.link._transport
+    assert isinstance(transport, SocketTransport)
+    return transport._sock
 
 
 def interrupt_main(waits_in: Collection[str] = _WAITING) -> None:

@@ -53,6 +53,9 @@ class Daemon:
     def send(self, data: bytes, deadline_s: float) -> None:
         """It is taken."""
 
+    def shut_down(self) -> None:
+        pass
+
     def close(self) -> None:
         """Nothing is held."""
 

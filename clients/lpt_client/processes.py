@@ -1,0 +1,75 @@
+"""Processes: a port stays with the one that opened it, and is closed when that ends.
+
+A forked child gets a copy of everything, the socket too. Whichever process read first would get the answer, and the
+child's exit would end the session of its parent. So, before anything else runs in a child, its copies of the sockets
+are closed (of which the parent notices nothing: not a byte is sent, nothing is shut down), and its copies of the ports
+are over: their calls raise OtherProcess. That the child's copies are closed matters to the daemon as well: it sees the
+parent's connection end when the parent does, however long its children live.
+
+Why not compare process numbers in each call: docs/adr/0021.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import NoReturn, Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+from lpt_client.errors import OtherProcess
+
+
+class OpenPort(Protocol):
+    """A port that is open in this process."""
+
+    def disown(self, make_error: Callable[[], OtherProcess], /) -> None:
+        """In a forked child: send nothing, wait for nobody; whoever asks gets this error."""
+
+    def leave_behind(self, source: object, /) -> None:
+        """Close it if the program has not; `source` is what the program has left behind."""
+
+
+class StaysHere:
+    """What cannot be sent to another process, or copied."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"{type(self).__name__} stays in the process that opened it; hand over its address, and open one there"
+        )
+
+
+_sockets: WeakSet[socket.socket] = WeakSet()
+_ports: WeakKeyDictionary[OpenPort, int] = WeakKeyDictionary()  # → the process that opened it
+
+
+def keep_from_children(sock: socket.socket) -> None:
+    """Have the copies of this socket closed that children get."""
+    _sockets.add(sock)
+
+
+def register(port: OpenPort) -> None:
+    """Have this port refused in children, and closed at the end of the process."""
+    _ports[port] = os.getpid()
+
+
+def _after_fork_in_child() -> None:
+    for sock in list(_sockets):
+        sock.close()
+    _sockets.clear()
+    for port, opened_in in list(_ports.items()):
+        port.disown(partial(OtherProcess, opened_in, os.getpid()))
+    _ports.clear()
+
+
+def _at_exit() -> None:
+    # Later, the modules that closing needs may be gone.
+    for port in list(_ports):
+        port.leave_behind(port)
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):  # Windows cannot fork
+    os.register_at_fork(after_in_child=_after_fork_in_child)
