@@ -281,8 +281,7 @@ class Port(StaysHere, Administration):
 
     async def waiters(self) -> int:
         """How many requests wait in the queue."""
-        link = await self._keeper.ready_link("QUERY_NUM_WAITERS")
-        return await link.call(operations.waiters(await link.ask_port_info()))
+        return await self._call(operations.waiters(await self._keeper.callbacks()))
 
     async def _acquire(
         self,

@@ -46,6 +46,7 @@ from lpt_client.trio_interrupts import Interrupts
 from lpt_client.trio_link import Link
 from lpt_client.trio_ownership import Ownership
 from lpt_service.protocol.messages import Response
+from lpt_service.protocol.structs import PARALLEL_PORT_INFORMATION
 
 T = TypeVar("T")
 _Connects = list[tuple[Interrupts, Call[ConnectedInterrupt]]]
@@ -259,6 +260,13 @@ class Keeper:
             except ConnectionLost as lost:
                 if not self.can_be_asked_again(lost):
                     raise
+
+    async def callbacks(self) -> PARALLEL_PORT_INFORMATION:
+        """The structure that callbacks are called through; asked for once for each connection."""
+        link = await self.ready_link(operations.PORT_INFO.what)
+        if link.port_info is None:
+            link.port_info = await self.call(operations.PORT_INFO)
+        return link.port_info
 
     def can_be_asked_again(self, lost: ConnectionLost) -> bool:
         """True when a request was not sent, and its session may go on."""

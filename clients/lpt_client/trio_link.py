@@ -20,7 +20,7 @@ import trio
 from lpt_client.conversation import Conversation, ConversationEvent
 from lpt_client.errors import ConversationError, LptError, NotConnected
 from lpt_client.events import Queued, SessionInfo
-from lpt_client.operations import CLEANUP_TIMEOUT_S, PORT_INFO, Call
+from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
 from lpt_client.resume import Settlement, Unanswered, code_of
 from lpt_client.sockets import why
 from lpt_client.trio_transport import TRANSPORT_ERRORS, Transport
@@ -60,7 +60,7 @@ class Link:
         on_lost: Callable[[Link], None],
     ) -> None:
         self.session = session
-        self._port_info: PARALLEL_PORT_INFORMATION | None = None
+        self.port_info: PARALLEL_PORT_INFORMATION | None = None  # of this session, once asked for
         self._transport = transport
         self._conversation = conversation
         self._on_event = on_event
@@ -137,12 +137,6 @@ class Link:
         waiter.msgid, data = self._conversation.request(call.method, call.params, call.what)
         self._waiters[waiter.msgid] = waiter
         self._send(data)
-
-    async def ask_port_info(self) -> PARALLEL_PORT_INFORMATION:
-        """The structure that callbacks are called through; asked for once."""
-        if self._port_info is None:
-            self._port_info = await self.call(PORT_INFO)
-        return self._port_info
 
     async def _give_up(self, waiter: Waiter) -> None:
         """Withdraw a request whose caller goes away, and undo it if it had been carried out by then."""

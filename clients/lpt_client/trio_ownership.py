@@ -83,8 +83,7 @@ class Ownership:
 
     async def try_acquire(self) -> int | None:
         """Carry out a try-allocate."""
-        link = await self._keeper.ready_link("TRY_ALLOCATE_PORT")
-        call = operations.try_allocate(await link.ask_port_info())
+        call = operations.try_allocate(await self._keeper.callbacks())
         taken: list[Hold] = []
         try:
             return await self._keeper.call(call, on_response=partial(self._on_granted, call, None, None, taken))

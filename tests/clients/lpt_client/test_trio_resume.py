@@ -15,6 +15,7 @@ import lpt_client
 from lpt_client.events import Interrupt, LeaseWarning, Reconnected, Sync
 from lpt_client.operations import ANSWER_MARGIN_S, CLEANUP_TIMEOUT_S
 from lpt_client.resume import RESUME_WITHIN_S
+from lpt_client.trio_link import MAX_UNSENT_BYTES
 from lpt_service.protocol import messages
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification, Request
@@ -730,3 +731,23 @@ async def test_waiting_for_an_allocate_is_bounded_while_there_is_no_connection(a
             with pytest.raises(lpt_client.ConnectionLost):
                 await port.allocate(1)
             assert trio.current_time() == 1 + ANSWER_MARGIN_S
+
+
+@pytest.mark.parametrize("ask", [lpt_client.Port.waiters, lpt_client.Port.try_allocate, lpt_client.Port.status])
+async def test_what_was_not_sent_when_the_connection_broke_is_asked_on_the_next(
+    ask: Callable[[lpt_client.Port], Any], autojump_clock: Clock
+) -> None:
+    """Every call alike, those through a callback's structure, too; the blocking client does so."""
+    async with serving() as server, trio.open_nursery() as nursery:
+        server.make_daemon = keeping()
+        async with server.open_port(reconnect=True) as port:
+            await port.waiters()
+            link = port._keeper.link
+            assert link is not None
+            link._unsent += bytes(MAX_UNSENT_BYTES + 1)  # the kernel takes nothing: who asks, waits
+            nursery.start_soon(ask, port)
+            await trio.testing.wait_all_tasks_blocked()
+            await server.connections[0].drop()
+            await (await server.connection(2)).until(lambda: len(server.connections[1].daemon.names) >= 2)
+            await port.ping()
+        assert server.connections[1].daemon.names[1] in ("QUERY_NUM_WAITERS", "TRY_ALLOCATE_PORT", "status")
