@@ -112,8 +112,13 @@ class Daemon:
                 nursery.start_soon(self.audit.run)
                 for port in self._config.port:
                     await self._start_port(port, nursery)
-                change = await self._listeners.prepare(self._config.server.listen, self._config.lets_anybody_use)
-                self._listeners.commit(change)
+                with trio.CancelScope() as starting:  # a name may take its time to be looked up
+                    nursery.start_soon(self._cancel_when_stopped, starting)
+                    change = await self._listeners.prepare(self._config.server.listen, self._config.lets_anybody_use)
+                    self._listeners.commit(change)
+                if starting.cancelled_caught:
+                    nursery.cancel_scope.cancel()
+                    return
                 self.audit.record("start", server=SERVER_NAME)
                 self._restore_sessions()
                 async with trio.open_nursery() as self._nursery:
@@ -137,6 +142,10 @@ class Daemon:
             for worker in self.workers.values():
                 worker.driver.port.close()
             self._handover.notifier.close()
+
+    async def _cancel_when_stopped(self, scope: trio.CancelScope) -> None:
+        await self._stop_wanted.wait()
+        scope.cancel()
 
     def _let_in(self, listeners: Iterable[Listener]) -> None:
         """Accept connections from now on, and say where."""

@@ -408,3 +408,23 @@ async def test_status_counts_strays_that_nobody_has_looked_at(daemon: Daemon, au
     port.raise_interrupt(4)
     assert status(daemon)["interrupts"]["stray"] == 4
     assert status(daemon)["interrupts"]["generated"] == 0
+
+
+async def test_a_stop_does_not_wait_for_a_name_that_is_looked_up(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up = trio.Event()
+
+    async def never(*_: object, **__: object) -> None:
+        looked_up.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", never)
+    daemon = Daemon(
+        config(server={"listen": [{"url": "lpt://slow.example:0", "insecure": True}]}), clock=VirtualClock()
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.run)
+        await looked_up.wait()
+        daemon.stop()
+    assert trio.current_time() == 0
