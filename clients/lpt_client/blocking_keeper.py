@@ -20,8 +20,9 @@ from lpt_client.blocking_connector import Connector, Reopening
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_link import IN_USE, Link
 from lpt_client.conversation import ConversationEvent
-from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, Revoked, apart
+from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, PortStopped, Revoked, apart
 from lpt_client.events import (
+    DisconnectedNotice,
     Interrupt,
     LeaseWarning,
     Mark,
@@ -236,7 +237,7 @@ class Keeper:
         """
         has_come = self.pump(deadline_s)
         for registration in self.registrations:
-            if registration.has_isr:
+            if registration.has_isr or not registration.hears:
                 registration.check(deadline_s)
         return has_come
 
@@ -266,7 +267,9 @@ class Keeper:
     def _receive(self, deadline_s: float) -> bool:
         stops_at_s = self._stopped_at_s
         if stops_at_s is not None and not self.link.is_over and time.monotonic() >= stops_at_s:
-            self.link.lose("the port was paused or removed")
+            self._stopped_at_s = stops_at_s = None
+            if not self._ask_kept(deadline_s):
+                self.link.lose("the port was paused or removed")
         try:
             return self.link.pump(deadline_s if stops_at_s is None else min(deadline_s, stops_at_s))
         except ConnectionLost as lost:
@@ -407,6 +410,8 @@ class Keeper:
             registration = self.registrations.find(event)
             if registration is not None:
                 registration.is_check_due = True
+        elif type(event) is DisconnectedNotice:
+            self._on_disconnected(event)
         elif type(event) is Waiters:
             self.waiting = event.count
         elif type(event) is LeaseWarning:
@@ -416,6 +421,15 @@ class Keeper:
             if self.hold is not None:
                 self.hold.revoked = event.reason
                 self.hold = None
+
+    def _on_disconnected(self, notice: DisconnectedNotice) -> None:
+        ended = self.registrations.find_ended(notice)
+        if ended is None:
+            return
+        if self.reconnect:
+            self._stopped_at_s = time.monotonic() + _CLOSING_EXPECTED_S
+        else:
+            ended.make_error = ended.make_error or partial(PortStopped, notice.reason)
 
     # Ownership
 
@@ -482,12 +496,14 @@ class Keeper:
         call = operations.disconnect_interrupt(interrupts.structure)
         try:
             end_seq = self.call(call, deadline_s)
+            interrupts.end_at(end_seq)
             while interrupts.next_seq is not None and interrupts.next_seq < end_seq and time.monotonic() < deadline_s:
                 self.link.pump(deadline_s)
         except LptError:
             return  # refused or lost: it is disconnected
         finally:
             if end_seq is None:
+                interrupts.end_unknown()
                 self.registrations.leave_behind(interrupts)
             else:
                 interrupts.end(end_seq)

@@ -22,6 +22,7 @@ from typing import Any, Final
 from lpt_client.errors import ConnectionLost, HelloRefused, apart
 from lpt_client.events import (
     Closing,
+    DisconnectedNotice,
     Interrupt,
     LeaseWarning,
     Mark,
@@ -310,6 +311,13 @@ def _queued(params: Any) -> Queued:
     return Queued(_number(msgid), _number(position))
 
 
+def _disconnected(params: Any) -> DisconnectedNotice:
+    structure, reason = _items(params)[:2]
+    if type(structure) is not bytes:
+        raise TypeError
+    return DisconnectedNotice(structure, _text(reason))
+
+
 def _lease(params: Any) -> LeaseWarning:
     reason, remaining_ms = _items(params)[:2]
     return LeaseWarning(_text(reason), _number(remaining_ms))
@@ -322,6 +330,7 @@ _NOTIFICATIONS: Final[Mapping[str, Callable[[Any], Interrupt | Mark | Sync | Not
     messages.QUEUED: _queued,
     messages.WAITERS: lambda params: Waiters(_number(_items(params)[0])),
     messages.REVOKED: lambda params: RevokedNotice(_text(_items(params)[0])),
+    messages.DISCONNECTED: _disconnected,
     messages.LEASE: _lease,
     messages.CLOSING: lambda params: Closing(_text(_items(params)[0])),
 }

@@ -27,6 +27,7 @@ __all__ = [
     "SYNC_RESTARTED",
     "SYNC_RESUMED",
     "Closing",
+    "DisconnectedNotice",
     "Event",
     "Interrupt",
     "LeaseWarning",
@@ -173,6 +174,13 @@ class RevokedNotice(NamedTuple):
     reason: str
 
 
+class DisconnectedNotice(NamedTuple):
+    """The registration of `structure` has ended, for `reason`: its port was removed."""
+
+    structure: bytes
+    reason: str
+
+
 class LeaseWarning(NamedTuple):
     """The port will be taken away from this session in `remaining_ms`, unless what is said in `reason` changes.
 
@@ -189,4 +197,4 @@ class Closing(NamedTuple):
     reason: str
 
 
-Notice = PortCheck | Queued | Waiters | RevokedNotice | LeaseWarning | Closing
+Notice = PortCheck | Queued | Waiters | RevokedNotice | DisconnectedNotice | LeaseWarning | Closing

@@ -91,6 +91,7 @@ class InterruptStream(StaysHere):
         self._dropped_mark: Mark | None = None  # the latest of those
         self._last_mark_ns = 0
         self._replay: tuple[int, int] | None = None
+        self._end_seq: int | None = None
 
     # The cursor
 
@@ -108,17 +109,31 @@ class InterruptStream(StaysHere):
         if self.hears:
             self._emit(Reconnected(session, stream))
 
+    def end_at(self, end_seq: int) -> None:
+        """Its disconnect has been answered: of what comes from now on, only interrupts before `end_seq` are its own."""
+        self._end_seq = end_seq
+
     def end(self, end_seq: int) -> None:
         """It is disconnected; interrupts before `end_seq` that have not come will not come."""
         if self.next_seq is not None and end_seq > self.next_seq:
             self.lost += end_seq - self.next_seq
             self.next_seq = end_seq
 
+    def end_unknown(self) -> None:
+        """It is disconnected, and nobody will tell from which interrupt on."""
+        if self.next_seq is not None and not self.is_stopped:
+            self.unknown_periods += 1
+
     def feed(self, event: Event) -> None:
         """Account for an event of the session's stream, and pass it on as far as it belongs to this registration."""
         next_seq = self.next_seq
         if next_seq is None:
             return
+        if self._end_seq is not None:
+            own = self._cut(event, self._end_seq)
+            if own is None:
+                return
+            event = own
         if type(event) is Interrupt:
             if event.seq != next_seq:
                 if event.seq + event.count <= next_seq:
@@ -130,6 +145,19 @@ class InterruptStream(StaysHere):
             self._mark(event, next_seq)
         elif type(event) is Sync:
             self._sync(event, next_seq)
+
+    def _cut(self, event: Event, end_seq: int) -> Event | None:
+        """The part of an event that comes before the end, if there is any."""
+        if type(event) is Interrupt:
+            if event.seq >= end_seq:
+                self.end(end_seq)
+                return None
+            return event._replace(count=min(event.count, end_seq - event.seq))
+        if type(event) is Mark:
+            return event if event.seq <= end_seq else None
+        if type(event) is Sync and event.lost is not None:
+            return event._replace(next_seq=min(event.next_seq, end_seq))
+        return None
 
     def _align(self, event: Interrupt, next_seq: int) -> Interrupt:
         """The part of an event that has not been accounted for, after what is missing before it."""

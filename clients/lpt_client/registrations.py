@@ -7,13 +7,14 @@ from itertools import count
 from typing import Final, Generic, TypeVar
 
 from lpt_client.errors import LptError, RequestError
-from lpt_client.events import Interrupt, Mark, PortCheck, Sync
+from lpt_client.events import DisconnectedNotice, Interrupt, Mark, PortCheck, Sync
 from lpt_client.interrupt_stream import STOPPED, InterruptStream
 from lpt_client.operations import Call, ConnectedInterrupt, connect_interrupt, disconnect_interrupt
 from lpt_service.protocol.status import Status
 
 S = TypeVar("S", bound=InterruptStream)
 
+_SILENCES: Final = ("masked", STOPPED)
 # A daemon that says one of these will say it again.
 _PERMANENT: Final = frozenset(
     (
@@ -41,6 +42,7 @@ class Registrations(Generic[S]):
         self._stream = 0  # of the log that `next_seq` of every registration belongs to
         self._is_resuming = False
         self._left_behind: set[bytes] = set()
+        self._latest_mark: Mark | None = None  # of the session's stream
 
     def __iter__(self) -> Iterator[S]:
         return iter(self._all)
@@ -53,7 +55,10 @@ class Registrations(Generic[S]):
         return next(self._tokens)
 
     def add(self, registration: S, stream: int) -> None:
-        """Connected, on a session whose log is `stream`."""
+        """Connected, on a session whose log is `stream`. If the port is not heard now, it is told so."""
+        mark, next_seq = self._latest_mark, registration.next_seq
+        if mark is not None and mark.kind in _SILENCES and next_seq is not None:
+            registration.feed(mark._replace(seq=next_seq))
         self._by_token[registration.token] = registration
         self._all = tuple(self._by_token.values())
         self._stream = stream
@@ -66,6 +71,8 @@ class Registrations(Generic[S]):
         """Disconnected, or ended."""
         self._by_token.pop(registration.token, None)
         self._all = tuple(self._by_token.values())
+        if not any(each.hears for each in self._all):
+            self._latest_mark = None  # the session has left the log
 
     def leave_behind(self, registration: S) -> None:
         """It is gone, but the daemon may not have heard so: there is no connection, or it ended meanwhile."""
@@ -73,8 +80,14 @@ class Registrations(Generic[S]):
 
     def feed(self, event: Interrupt | Mark | Sync) -> None:
         """Hand an event of the session's stream to every registration."""
+        if type(event) is Mark:
+            self._latest_mark = event
         for registration in self._all:
             registration.feed(event)
+
+    def find_ended(self, notice: DisconnectedNotice) -> S | None:
+        """The registration that has ended; None if it is gone, or hears interrupts: the mark "stopped" tells it."""
+        return next((each for each in self._all if each.structure == notice.structure and not each.hears), None)
 
     def find(self, check: PortCheck) -> S | None:
         """The registration whose deferred port check is to run; None if it is gone."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Final, TypeVar
 
@@ -29,6 +29,7 @@ from lpt_client.backoff import STABLE_AFTER_S, Backoff
 from lpt_client.conversation import ConversationEvent
 from lpt_client.errors import ConnectionLost, LptError, PortClosed, PortStopped
 from lpt_client.events import (
+    DisconnectedNotice,
     Interrupt,
     LeaseWarning,
     Mark,
@@ -342,7 +343,13 @@ class Keeper:
             if interrupts.is_over or (link is None and self._suspended is None):
                 return
             with trio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
-                end_seq = await self.call(operations.disconnect_interrupt(interrupts.structure))
+                call = operations.disconnect_interrupt(interrupts.structure)
+
+                def on_response(response: Response) -> None:
+                    with suppress(LptError):  # the caller is told
+                        interrupts.end_at(call.finish(response))
+
+                end_seq = await self.call(call, on_response=on_response)
                 await interrupts.wait_until(end_seq)
             if scope.cancelled_caught and link is not None:
                 link.lose(f"the daemon did not answer the disconnecting within {CLEANUP_TIMEOUT_S:g} s")
@@ -350,6 +357,7 @@ class Keeper:
             return  # refused or lost: it is disconnected
         finally:
             if end_seq is None:
+                interrupts.end_unknown()
                 self.registrations.leave_behind(interrupts)
             else:
                 interrupts.end(end_seq)
@@ -386,10 +394,21 @@ class Keeper:
                 registration = self.registrations.find(event)
                 if registration is not None:
                     registration.call_deferred()
+            elif type(event) is DisconnectedNotice:
+                self._on_disconnected(link, event)
             elif isinstance(event, (Waiters, RevokedNotice, LeaseWarning)):
                 self.ownership.on_notice(event)
         except Exception as exc:
             self._fail(exc)
+
+    def _on_disconnected(self, link: Link, notice: DisconnectedNotice) -> None:
+        ended = self.registrations.find_ended(notice)
+        if ended is None:
+            return
+        if self.reconnect:
+            link.lose_after(_CLOSING_EXPECTED_S, notice.reason)  # a new connection is what finds out when it is back
+        else:
+            ended.fail(partial(PortStopped, notice.reason))
 
     def _on_mark(self, link: Link, mark: Mark) -> None:
         if not self.registrations.is_stopped_anew(mark):

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -191,6 +192,51 @@ def test_the_mark_stopped_is_the_last_of_a_registration() -> None:
             server.peers[0].send(mark(messages.KIND_STOPPED, 0))
             with pytest.raises(lpt_client.PortStopped):
                 port.poll(None)
+
+
+REMOVED = "port removed: the device was unplugged"
+
+
+def test_a_deferred_check_whose_port_is_removed_ends() -> None:
+    with serving() as server, server.open_port() as port:
+        peer = server.peers[0]
+        with port.connect_interrupt() as interrupts, port.connect_port_check(lambda _: None):
+            structure = peer.daemon.request(CONNECT).params[1]
+            peer.send(
+                notice("disconnected", interrupts.structure, REMOVED) + notice("disconnected", structure, REMOVED)
+            )
+            with pytest.raises(lpt_client.PortStopped, match="port removed: the device was unplugged"):
+                port.poll(BOUND_S)
+            peer.send(interrupt(0))
+            assert interrupts.next(BOUND_S) == event(0), "the mark tells those that hear"
+            peer.daemon.answers[DISCONNECT] = U64.pack(1)
+
+
+def test_a_deferred_check_whose_port_is_removed_is_connected_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lpt_client.blocking_keeper._CLOSING_EXPECTED_S", 0.01)
+    with serving() as server, server.open_port(reconnect=True) as port:
+        peer = server.peers[0]
+        with port.connect_port_check(lambda _: None):
+            peer.send(notice("disconnected", peer.daemon.request(CONNECT).params[1], REMOVED))
+            ends_s = time.monotonic() + BOUND_S
+            while len(server.peers) < 2 or CONNECT not in server.peers[1].daemon.names:
+                assert time.monotonic() < ends_s
+                port.poll(0.01)
+
+
+def test_a_pause_costs_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon says that it keeps the registration."""
+    monkeypatch.setattr("lpt_client.blocking_keeper._CLOSING_EXPECTED_S", 0.01)
+    with serving() as server, server.open_port(reconnect=True) as port, port.connect_interrupt() as interrupts:
+        peer = server.peers[0]
+        peer.daemon.answers["status"] = PAUSED
+        peer.send(mark(messages.KIND_STOPPED, 0))
+        assert interrupts.next(BOUND_S) is not None
+        while "status" not in peer.daemon.names:
+            assert interrupts.next(0.05) is None
+        peer.send(mark(messages.KIND_UNHEARD, 0, 2000))
+        assert isinstance(interrupts.next(BOUND_S), Mark)
+        assert len(server.peers) == 1
 
 
 PAUSED = {"port": "LPT1", "state": "ready", "paused": ""}

@@ -138,6 +138,7 @@ def test_every_notification() -> None:
         + notice("queued", 5, 1)
         + notice("waiters", 4)
         + notice("revoked", "lease")
+        + notice("disconnected", bytes(32), "port removed: unplugged")
         + notice("closing", "stopping")
     )
     assert drain(conversation) == [
@@ -150,6 +151,7 @@ def test_every_notification() -> None:
         events.Queued(5, 1),
         events.Waiters(4),
         events.RevokedNotice("lease"),
+        events.DisconnectedNotice(bytes(32), "port removed: unplugged"),
         events.Closing("stopping"),
     ]
     assert conversation.closing_reason == "stopping"

@@ -9,6 +9,7 @@ import pytest
 
 from lpt_client.events import Event, Interrupt, Mark, Reconnected, Sync
 from lpt_client.interrupt_stream import InterruptStream
+from lpt_client.registrations import Registrations
 
 
 def event(seq: int, count: int = 1) -> Interrupt:
@@ -246,3 +247,55 @@ def test_the_account_balances_whatever_comes() -> None:
             assert stream.received + stream.buffered + stream.lost == sent == stream.next_seq
         told += sum(each.lost or 0 for each in take_all(stream) if isinstance(each, Sync))
         assert told == stream.lost
+
+
+# Its end
+
+
+@pytest.mark.parametrize("end_seq", range(4, 9))
+def test_what_comes_from_its_end_on_is_not_its_own(end_seq: int) -> None:
+    """The session goes on hearing for others, or hears again already."""
+    stream = connected(2)
+    stream.feed(event(2, 2))
+    stream.end_at(end_seq)
+    for each in (event(4, 2), mark("masked", 6), mark("unmasked", 6), Sync("overrun", 7, 1), event(7), event(8)):
+        stream.feed(each)
+    stream.feed(Sync("connected", 20, 0))
+    stream.feed(event(20))
+    stream.end(end_seq)
+    assert (stream.next_seq, stream.received + stream.buffered + stream.lost) == (end_seq, end_seq - 2)
+    assert stream.lost == (end_seq > 6)
+    assert stream.unknown_periods == (end_seq >= 6)
+
+
+def test_an_end_that_nobody_tells_is_a_period_of_which_nobody_knows() -> None:
+    stream = connected()
+    stream.end_unknown()
+    assert stream.unknown_periods == 1
+    stopped = connected()
+    stopped.feed(mark("stopped", 0))
+    stopped.end_unknown()
+    assert stopped.unknown_periods == 0, "it had ended there"
+    InterruptStream(1, None, None).end_unknown()
+
+
+@pytest.mark.parametrize("kind", ["masked", "stopped", "unheard", "unmasked"])
+def test_who_joins_while_the_port_is_not_heard_is_told(kind: str) -> None:
+    registrations = Registrations[InterruptStream]()
+    first, second, check = (InterruptStream(token, None, None, hears=token != 3) for token in (1, 2, 3))
+    first.begin(0)
+    registrations.add(first, 77)
+    registrations.feed(event(0, 5))
+    registrations.feed(mark(kind, 5, 1234))
+    second.begin(5)
+    registrations.add(second, 77)
+    check.begin(5)
+    registrations.add(check, 77)
+    assert take_all(second) == ([mark(kind, 5, 1234)] if kind in ("masked", "stopped") else [])
+    assert take_all(check) == []
+    registrations.discard(second)
+    registrations.discard(first)
+    third = InterruptStream(4, None, None)
+    third.begin(9)
+    registrations.add(third, 77)
+    assert take_all(third) == [], "the session has left the log meanwhile, and is told anew when it enters"

@@ -14,8 +14,8 @@ from lpt_service.protocol import messages
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.status import Status
 from lpt_service.protocol.structs import U64
-from tests.clients.fake_daemon import FakeDaemon, connected, interrupt, mark, sync
-from tests.clients.trio_harness import serving
+from tests.clients.fake_daemon import FakeDaemon, connected, interrupt, mark, notice, sync
+from tests.clients.trio_harness import FakeServer, serving
 
 # No time passes but what is waited for.
 pytestmark = pytest.mark.usefixtures("autojump_clock")
@@ -78,6 +78,37 @@ async def test_the_mark_stopped_is_the_last_of_a_registration() -> None:
                 await server.connections[0].send(mark(messages.KIND_STOPPED, 0))
                 await trio.sleep_forever()
         assert DISCONNECT not in server.connections[0].daemon.names
+
+
+REMOVED = "port removed: the device was unplugged"
+
+
+async def send_disconnected(server: FakeServer) -> None:
+    """The daemon tells of the last registration of the first connection that it has ended."""
+    structure = server.connections[0].daemon.request(CONNECT).params[1]
+    await server.connections[0].send(notice("disconnected", structure, REMOVED))
+
+
+async def test_a_deferred_check_whose_port_is_removed_ends_its_block() -> None:
+    async with serving() as server, server.open_port() as port:
+        async with port.connect_interrupt() as interrupts:
+            with pytest.raises(lpt_client.PortStopped, match="port removed: the device was unplugged"):
+                async with port.connect_port_check(lambda _: None):
+                    await send_disconnected(server)
+                    await trio.sleep_forever()
+            assert not interrupts.is_over
+            await server.connections[0].send(notice("disconnected", interrupts.structure, REMOVED) + interrupt(0))
+            assert await take(interrupts, 1) == [event(0)], "the mark tells those that hear"
+            server.connections[0].daemon.answers[DISCONNECT] = U64.pack(1)
+
+
+async def test_a_deferred_check_whose_port_is_removed_is_connected_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with serving() as server, server.open_port(reconnect=True) as port:
+        async with port.connect_port_check(lambda _: None):
+            await send_disconnected(server)
+            await (await server.connection(2)).seen(CONNECT)
 
 
 PAUSED = {"port": "LPT1", "state": "ready", "paused": ""}
