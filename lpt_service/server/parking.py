@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from lpt_service.server.port_worker import PortWorker
     from lpt_service.server.session import Session
 
+# Sessions of a port that hold nothing, and are kept for answers to disconnects that their clients may not have read.
+# When there are more, the oldest ends: whoever comes and goes without a goodbye must not use up the sessions.
+HOLDING_NOTHING_MAX: Final = 64
 _ROLE_LOST: Final = "the role use was taken away"
 _log = logging.getLogger(__name__)
 
@@ -47,6 +50,7 @@ class Parking:
         self.tickets = tickets
         self._worker = worker
         self._parked: dict[SessionState, _Parked] = {}
+        self._holding_nothing: dict[SessionState, None] = {}  # those of them, the oldest first
 
     def __iter__(self) -> Iterator[SessionState]:
         return iter(self._parked)
@@ -77,8 +81,12 @@ class Parking:
         assert state is not None
         if self.grace_s <= 0 or self.tickets.find(state) is None:
             return False
-        if not self._holds_anything(state) and not session.outbox.unread:
-            return False
+        if not self._holds_anything(state):
+            if not session.outbox.unread:
+                return False
+            if len(self._holding_nothing) >= HOLDING_NOTHING_MAX:
+                self._release(next(iter(self._holding_nothing)), SESSION_ENDED)
+            self._holding_nothing[state] = None
         outbox = worker.part(session)
         self._keep(state, outbox, is_restored=False)
         worker.carry_out()  # the timer is to know of the deadline
@@ -119,6 +127,7 @@ class Parking:
             is_restored = False
         else:
             outbox, deadline, is_restored = self._parked.pop(state)
+            self._holding_nothing.pop(state, None)
             self._worker.driver.deadlines.cancel(deadline)
         session.outbox.resume(outbox, said.resume_from, is_restart=is_restored)
         self._worker.driver.arbiter.repeat_waiters(state, self._worker.clock.monotonic_ns())
@@ -183,5 +192,6 @@ class Parking:
 
     def _release(self, state: SessionState, why: str) -> None:
         parked = self._parked.pop(state)
+        self._holding_nothing.pop(state, None)
         self._worker.driver.deadlines.cancel(parked.deadline)
         self._worker.release(state, parked.outbox, why)

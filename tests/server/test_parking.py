@@ -12,9 +12,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.identity import Identity, Origin
+from lpt_service.server.parking import HOLDING_NOTHING_MAX
 from lpt_service.server.session import FRAME_TIMEOUT_S
 from tests.server.fakes import ROOT, Peer, closing, is_open, request, routine, simulated, start_daemon, status
-from tests.server.resuming import GRACE_S, Client, back, come, graceful, owner_of, parked
+from tests.server.resuming import GRACE_S, Client, at, back, come, graceful, owner_of, parked
 
 SAFE = 0x5A
 USER = Origin("uid 7 pid 7", "user 7", Identity(uid=7))
@@ -123,6 +124,28 @@ async def test_who_holds_nothing_is_not_kept(daemon: Daemon, autojump_clock: Moc
     await client.lose()
     assert status(daemon)["sessions"] == parked(daemon) == len(daemon.tickets) == 0
     assert (await back(daemon, client)).resumed is None
+
+
+async def test_who_holds_nothing_but_has_disconnected_is_kept_as_long_as_there_are_few(
+    daemon: Daemon, autojump_clock: MockClock
+) -> None:
+    """The answer may not have reached it. Whoever comes and goes without a goodbye does not use up the sessions."""
+    clients = []
+    for _ in range(HOLDING_NOTHING_MAX + 2):
+        client = await come(daemon)
+        client.connect_interrupt()
+        client.disconnect_interrupt()
+        await client.lose()
+        clients.append(client)
+    assert parked(daemon) == len(daemon.tickets) == HOLDING_NOTHING_MAX
+    assert (await back(daemon, clients[1])).resumed is None
+    again = await back(daemon, clients[2], **at(clients[2].welcome["stream"], 0))
+    assert again.resumed["pending"] == [message[1] for message in again.heard if message[0] == 1]
+    assert len(again.resumed["pending"]) == 1
+    assert parked(daemon) == HOLDING_NOTHING_MAX - 1
+    await come(daemon)
+    await trio.sleep(GRACE_S + 1)
+    assert parked(daemon) == 0
 
 
 async def test_without_grace_nothing_is_kept_and_no_secret_is_given(
