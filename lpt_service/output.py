@@ -21,12 +21,15 @@ from typing import Final, TextIO, cast
 QUEUE_MAX_BYTES: Final = 1024 * 1024
 # How long the end of the process waits for the readers of what is left.
 STOP_TIMEOUT_S: Final = 1.0
+# Who writes a line goes on when it is written, as it is elsewhere; it waits no longer than this, and then not at all
+# until the reader has caught up.
+_PATIENCE_S: Final = 0.05
 _PIECE_BYTES: Final = 64 * 1024  # in one write, about
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 
 
 class BackgroundOutput(io.TextIOBase):
-    """A text stream to a descriptor, whose `write` neither waits nor fails.
+    """A text stream to a descriptor, whose `write` does not fail, and does not wait for a reader who does not read.
 
     Error handling: what a full disk, a closed descriptor or a reader that has gone does not take is lost, as is what
     exceeds QUEUE_MAX_BYTES; the next line that is taken is preceded by one that says how many are missing. A descriptor
@@ -43,19 +46,24 @@ class BackgroundOutput(io.TextIOBase):
         self._waiting_bytes = 0  # those on their way, too
         self._lost_lines = 0
         self._is_in_lost_line = False
+        self._is_behind = False  # from a write that was not over in time, until nothing waits
         self._changed = threading.Condition()
         # A daemon: the process ends though it waits.
         threading.Thread(target=self._run, name=f"output {descriptor}", daemon=True).start()
 
     def write(self, text: str, /) -> int:
-        """Have it written soon."""
+        """Have it written, now if that takes no time."""
         data = text.encode(errors="backslashreplace")
+        if not data:
+            return 0
         with self._changed:
             if self._waiting_bytes + len(data) > QUEUE_MAX_BYTES or self._is_in_lost_line:
                 self._lost_lines += data.count(b"\n")
                 self._is_in_lost_line = not data.endswith(b"\n")
             else:
                 self._append(data)
+            if not self._is_behind:
+                self._is_behind = not self._changed.wait_for(lambda: not self._waiting_bytes, _PATIENCE_S)
         return len(text)
 
     def drain(self, timeout_s: float) -> bool:
@@ -101,6 +109,7 @@ class BackgroundOutput(io.TextIOBase):
             with self._changed:
                 self._waiting_bytes -= len(data)
                 self._lost_lines += bytes(left).count(b"\n")
+                self._is_behind = self._is_behind and self._waiting_bytes > 0
                 self._changed.notify_all()
 
     def _write_all(self, data: bytes) -> memoryview:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +72,14 @@ def test_lines_come_whole_and_in_order(pipe: Pipe) -> None:
     assert pipe.output.drain(BOUND_S)
 
 
+def test_what_was_written_is_there_when_the_writer_goes_on(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        output = BackgroundOutput(file.fileno())
+        for number in range(100):
+            output.write(f"{number}\n")
+            assert (tmp_path / "log").read_text().endswith(f"{number}\n") or output._is_behind
+
+
 def test_what_no_encoding_has_is_written_as_its_number(pipe: Pipe) -> None:
     print("\udcff", file=pipe.output)
     assert pipe.read_until("\n") == "\\udcff\n"
@@ -82,10 +91,12 @@ def test_who_writes_does_not_wait_and_lines_beyond_the_bound_are_counted(
     monkeypatch.setattr(module, "QUEUE_MAX_BYTES", 1000)
     pipe.fill()
     for number in range(200):
-        print(f"line {number:04}", file=pipe.output)  # 10 bytes
+        print(f"line {number:04}\n", end="", file=pipe.output)  # 10 bytes
+        assert pipe.output._is_behind, "the first one waits for a moment, the others not at all"
     kept = "".join(f"line {number:04}\n" for number in range(100))
     assert pipe.read_until("line 0099\n") == kept
     pipe.settle()
+    assert not pipe.output._is_behind
     print("on", file=pipe.output)
     assert pipe.read_until("on\n") == "lptd: 100 lines are missing here: they could not be written\non\n"
 

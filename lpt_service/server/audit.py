@@ -22,6 +22,7 @@ from lpt_service.server.audit_budget import Budget
 from lpt_service.server.audit_file import Appended, AuditFile
 from lpt_service.server.audit_record import Moment, Record, Value, bounded, ownership, rfc3339
 from lpt_service.server.clock import Clock
+from lpt_service.server.threads import in_thread
 
 FILE_NAME: Final = "audit.jsonl"
 # Lines that wait to be written: an hour of an ordinary day, a second or so of the worst.
@@ -256,12 +257,12 @@ class Audit:
         async with trio.open_nursery() as nursery:
 
             async def run() -> None:
-                await _in_thread(attempt.run)
+                await in_thread(attempt.run)
                 nursery.cancel_scope.cancel()
 
             nursery.start_soon(run)
             await self._exchanged.wait()
-            await _in_thread(lambda: attempt.over.wait(STOP_TIMEOUT_S))
+            await in_thread(lambda: attempt.over.wait(STOP_TIMEOUT_S))
             nursery.cancel_scope.cancel()
 
     def _take_off(self, attempt: _Attempt) -> None:
@@ -292,20 +293,20 @@ class Audit:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(write)
                 # Not trio's time: a test's clock may run ahead of a disk.
-                await _in_thread(lambda: ended.wait(STOP_TIMEOUT_S))
+                await in_thread(lambda: ended.wait(STOP_TIMEOUT_S))
                 nursery.cancel_scope.cancel()
 
     async def _finish_attempts(self, file: AuditFile) -> None:
         former = self._attempt
         if former is not None and not former.is_taken_off and not former.give_up():
-            await _in_thread(lambda: former.over.wait(STOP_TIMEOUT_S))
+            await in_thread(lambda: former.over.wait(STOP_TIMEOUT_S))
             if former.appended is None:
                 return
             self._take_off(former)
         for _ in range(2):  # the second for what the first has to tell: how many were lost
             if self._lines:
                 attempt = _Attempt(file, tuple(self._lines))
-                await _in_thread(attempt.run)
+                await in_thread(attempt.run)
                 self._take_off(attempt)
 
     def _file_of(self, settings: AuditConfig) -> AuditFile | None:
@@ -364,11 +365,6 @@ class _Attempt:
             self.appended = self.file.append(self.lines)
         finally:
             self.over.set()
-
-
-async def _in_thread(function: Callable[[], object]) -> None:
-    # A limiter of its own: one that hangs keeps nobody else waiting.
-    await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
 
 def _reason(error: Exception) -> str:

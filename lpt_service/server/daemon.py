@@ -43,11 +43,13 @@ from lpt_service.server.strangers import StrangerLog
 from lpt_service.server.stream import Stream
 from lpt_service.server.supervision import Supervision
 from lpt_service.server.systemd import Handover
+from lpt_service.server.threads import in_thread, in_thread_for
 from lpt_service.server.tickets import Tickets
 from lpt_service.server.tls_gate import TlsError, TlsGate, context_of
 
 _STOPPING: Final = "the daemon is stopping"
 _KEEP_GRANTS_S: Final = 60.0
+SAVE_TIMEOUT_S: Final = 2.0  # for the note of sessions that outlive this daemon
 _log = logging.getLogger(__name__)
 
 
@@ -179,27 +181,35 @@ class Daemon:
         self._supervision.stopping(self._config.server.stop_timeout_s)
         self._reception.is_closed = True
         self._listeners.close()
-        self._save_sessions()
+        saved = self._describe_sessions()
         for worker in self.workers.values():
             worker.stop()
-        if not self.sessions:
-            return
         for session in tuple(self.sessions):
             session.end(_STOPPING, with_log=True)
-        with trio.move_on_after(self._config.server.stop_timeout_s):
-            await self._everybody_left.wait()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._save_sessions, saved)
+            if self.sessions:
+                with trio.move_on_after(self._config.server.stop_timeout_s):
+                    await self._everybody_left.wait()
 
-    def _save_sessions(self) -> None:
-        """Write down the sessions whose clients may come back to the next daemon."""
+    def _describe_sessions(self) -> dict[str, session_file.SavedPort]:
+        """Those whose clients may come back to the next daemon, by their ports, and what they hold."""
         for worker in self.workers.values():
             worker.parking.spare()
         if self._state_directory is None:
             for worker in self.workers.values():
                 worker.parking.spared.clear()
-        elif any(worker.parking.spared for worker in self.workers.values()):
-            session_file.write(
-                self._state_directory, {name: session_file.describe(worker) for name, worker in self.workers.items()}
-            )
+        if not any(worker.parking.spared for worker in self.workers.values()):
+            return {}
+        return {name: session_file.describe(worker) for name, worker in self.workers.items()}
+
+    async def _save_sessions(self, saved: dict[str, session_file.SavedPort]) -> None:
+        if saved and self._state_directory is not None:
+            write = partial(session_file.write, self._state_directory, saved)
+            with trio.CancelScope(shield=True):
+                is_written = await in_thread_for(SAVE_TIMEOUT_S, write)
+            if not is_written:
+                _log.error("the sessions that were to outlive this daemon are not written in %g s", SAVE_TIMEOUT_S)
 
     def _restore_sessions(self) -> None:
         saved = {} if self._state_directory is None else session_file.take(self._state_directory)
@@ -231,7 +241,7 @@ class Daemon:
     async def _keep_grants(self, ledger: GrantLedger, driver: FunctionDriver) -> None:
         while True:
             await trio.sleep(_KEEP_GRANTS_S)
-            ledger.keep(driver.ownership.grant)
+            await in_thread(partial(ledger.keep, driver.ownership.grant))
 
     # Reload
 

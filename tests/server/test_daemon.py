@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import struct
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,21 @@ from lpt_service.protocol.errors import PortGoneError
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.url import Url
 from lpt_service.server.daemon import Daemon
+from lpt_service.server.grant_ledger import GrantLedger
 from lpt_service.server.listener_set import ListenError
 from lpt_service.server.systemd import Handover
-from tests.server.fakes import Peer, VirtualClock, config, enter, is_open, simulated, start_daemon, status
+from tests.server.fakes import (
+    BOUND_S,
+    Peer,
+    VirtualClock,
+    config,
+    enter,
+    is_open,
+    simulated,
+    start_daemon,
+    status,
+    until,
+)
 
 # Start
 
@@ -220,7 +233,26 @@ async def test_the_ledger_is_kept_while_the_daemon_runs(
     noted = int((tmp_path / "last-grant-LPT1").read_text())
     daemon.workers["LPT1"].driver.ownership.grant = noted
     await trio.sleep(61)
-    assert int((tmp_path / "last-grant-LPT1").read_text()) > noted
+    await until(lambda: int((tmp_path / "last-grant-LPT1").read_text()) > noted)
+
+
+async def test_a_ledger_that_hangs_holds_up_nobody(
+    nursery: trio.Nursery, autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await start_daemon(nursery, server={"state_directory": str(tmp_path)})
+    is_over, has_begun = threading.Event(), threading.Event()
+
+    def hang(ledger: GrantLedger, grant: int) -> None:
+        has_begun.set()
+        is_over.wait(BOUND_S)
+
+    monkeypatch.setattr(GrantLedger, "keep", hang)
+    await trio.sleep(61)
+    await until(has_begun.is_set)
+    peer = await enter(daemon)
+    assert await peer.result(peer.send("ping"))
+    assert not is_over.is_set()
+    is_over.set()
 
 
 async def test_the_note_is_kept_where_systemd_says_unless_the_configuration_says_otherwise(

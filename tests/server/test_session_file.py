@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,10 +18,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from lpt_service.protocol.ioctl import Ioctl
 from lpt_service.protocol.messages import KIND_STOPPED, KIND_UNHEARD
+from lpt_service.server import daemon as daemon_module
 from lpt_service.server import session_file
 from lpt_service.server.daemon import Daemon
 from lpt_service.server.identity import Identity, Origin
-from tests.server.fakes import ROOT, closing, config, routine, simulated, status
+from tests.server.fakes import BOUND_S, ROOT, closing, config, routine, simulated, status
 from tests.server.resuming import GRACE_S, Client, Ear, at, back, come, graceful, interrupt, owner_of, parked
 
 SAFE = 0x5A
@@ -439,3 +441,17 @@ def test_a_file_that_cannot_be_removed_is_not_believed(
     monkeypatch.setattr(Path, "unlink", refuse)
     assert session_file.take(tmp_path) == {}
     assert "sessions begin anew" in caplog.text
+
+
+async def test_a_disk_that_hangs_does_not_hold_up_the_stop(
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, errors_logged: list[str]
+) -> None:
+    is_over = threading.Event()
+    monkeypatch.setattr(session_file, "write", lambda directory, ports: is_over.wait(BOUND_S))
+    monkeypatch.setattr(daemon_module, "SAVE_TIMEOUT_S", 0.01)
+    async with running(tmp_path) as daemon:
+        await scene(daemon)
+    assert not is_over.is_set()
+    assert errors_logged == ["the sessions that were to outlive this daemon are not written in 0.01 s"]
+    errors_logged.clear()
+    is_over.set()
