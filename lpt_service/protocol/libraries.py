@@ -18,6 +18,7 @@ def missing_library(error: ImportError, extra: str = "") -> str | None:
     name = (error.name or "").partition(".")[0]
     if not name or name in _OURS or name in sys.stdlib_module_names:
         return None
-    what = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be used ({error})"
+    if error.name != name or not isinstance(error, ModuleNotFoundError):  # a part of it, or one that is too old
+        return f"{name} cannot be used ({error}): pip install --force-reinstall --upgrade {name}"
     package = f"lpt-service[{extra}]" if extra else "lpt-service"
-    return f'{name} {what}: pip install "{package}"'
+    return f'{name} is not installed: pip install "{package}"'
