@@ -10,7 +10,7 @@ from lpt_service.core.deadlines import Deadline
 from lpt_service.protocol.codec import U32_MAX
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.ioctl import CONTROL_CODES, ControlCode, IoctlClass, Role
-from lpt_service.protocol.messages import Request
+from lpt_service.protocol.messages import Raw, Request
 from lpt_service.protocol.status import Status
 
 # Why an ownership has ended, where nobody took it away.
@@ -110,14 +110,14 @@ def parse_request(session: SessionState, message: Request) -> ControlRequest:
 
 def _bytes_of(given: Any, *, is_raw: bool) -> bytes:
     """The buffer that a client means by something else than bin. Raises RequestError where that is not certain."""
-    if type(given) is not str:
+    if type(given) not in (str, Raw):
         raise invalid(f"input: must be bin, got {type(given).__name__} (pack bytes as the MessagePack type bin)")
     if not is_raw and not given.isascii():
         raise invalid(
             "input: must be bin, got str with characters beyond 0x7f (pack bytes as the MessagePack type bin, or, "
             "with a library that has none, say raw: true in hello)"
         )
-    return given.encode("utf-8", "surrogateescape")
+    return bytes(given) if type(given) is Raw else given.encode()
 
 
 def _parse_options(given: Any) -> Options:

@@ -19,7 +19,16 @@ import msgpack
 
 from lpt_service.protocol.errors import ConversationError
 from lpt_service.protocol.frame_scanner import FrameScanner, Limits
-from lpt_service.protocol.messages import NOTIFICATION, REQUEST, RESPONSE, Message, Notification, Request, Response
+from lpt_service.protocol.messages import (
+    NOTIFICATION,
+    REQUEST,
+    RESPONSE,
+    Message,
+    Notification,
+    Raw,
+    Request,
+    Response,
+)
 
 U32_MAX: Final = 0xFFFFFFFF
 
@@ -233,7 +242,7 @@ def _unpack(frame: bytes, limits: Limits) -> Any:
 def _unpack_raw(frame: bytes, limits: Limits) -> Any:
     """A request whose `input` is a raw that is not UTF-8, as clients without bin send it; None if other text is so too.
 
-    Its bytes that are not UTF-8 become halves of surrogate pairs, so that it can be told from text, and turned back.
+    The input is a `Raw` then.
     """
     found = msgpack.unpackb(
         frame,
@@ -252,11 +261,12 @@ def _unpack_raw(frame: bytes, limits: Limits) -> Any:
     *others, params = found
     if type(params) is not tuple or len(params) < 2 or type(params[1]) is not str:
         return None
+    code, input_, *rest = params
     try:
-        msgpack.packb((others, params[:1], params[2:]))  # without the input: text alone
-    except UnicodeEncodeError:
+        msgpack.packb((others, code, rest))
+    except UnicodeEncodeError:  # more than the input has bytes that are no text
         return None
-    return found
+    return (*others, (code, Raw(input_.encode("utf-8", "surrogateescape")), *rest))
 
 
 def _open_unpacker(chunk: bytes, limits: Limits) -> Any:

@@ -48,6 +48,10 @@ DEFAULT_TCP_PORT = 5378
 DEFAULT_UNIX_SOCKET = "/run/lptd/lptd.sock"
 
 
+class Raw(bytes):
+    """The bytes of a text that is not UTF-8: a buffer of a client whose MessagePack has no bin, or a mistake."""
+
+
 class Request(NamedTuple):
     """`[0, msgid, method, params]`. `params` is whatever was sent: the callee checks its shape."""
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lpt_service.protocol.codec import encode_interrupt, without_bin
-from lpt_service.protocol.messages import Request
+from lpt_service.protocol.messages import Raw, Request
 from tests.protocol.old_raw import OldDecoder, encode
 from tests.protocol.strategies import MSGIDS, values
 from tests.protocol.wire import WAYS, decode
@@ -19,9 +19,12 @@ METHOD = "internal_device_control"
 QUIET = encode([2, "quiet", []])
 
 
-def text_of(buffer: bytes) -> str:
-    """What stands for a raw in a message."""
-    return buffer.decode("utf-8", "surrogateescape")
+def read(buffer: bytes) -> str | Raw:
+    """What a raw is in a message: text, if it can be."""
+    try:
+        return buffer.decode()
+    except UnicodeDecodeError:
+        return Raw(buffer)
 
 
 @given(MSGIDS, st.binary(max_size=1024), st.sampled_from(WAYS))
@@ -31,8 +34,10 @@ def test_any_bytes_may_be_the_input_and_can_be_told_from_text(msgid: int, buffer
     messages, fault = decode(way(QUIET + frame + QUIET))
     assert fault is None
     assert len(messages) == 3
-    assert messages[1] == Request(msgid, METHOD, (0x162044, text_of(buffer), 8, {"timeout_ms": 5}))
-    assert text_of(buffer).encode("utf-8", "surrogateescape") == buffer
+    request = messages[1]
+    assert request == Request(msgid, METHOD, (0x162044, read(buffer), 8, {"timeout_ms": 5}))
+    assert isinstance(request, Request)
+    assert type(request.params[1]) is type(read(buffer))
 
 
 @pytest.mark.parametrize(
