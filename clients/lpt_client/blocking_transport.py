@@ -10,14 +10,17 @@ import errno
 import socket
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from lpt_client.processes import keep_from_children
 from lpt_client.sockets import RECEIVE_BYTES
-from lpt_client.waits import Readiness
+from lpt_client.waits import LONGEST_WAIT_S, Readiness
 
 if TYPE_CHECKING:
     from lpt_client.tls import TlsPipe
+
+
+_SHORT_WAIT_MS: Final = LONGEST_WAIT_S * 1000
 
 
 class Transport(Protocol):
@@ -48,12 +51,16 @@ class SocketTransport:
         keep_from_children(sock)
         self._sock = sock
         self._readable = Readiness(sock)
+        self._poll = self._readable.poll
 
     def receive(self, deadline_s: float) -> bytes | None:
         """See Transport."""
         if self._sock.fileno() < 0:
             raise OSError(errno.EBADF, "closed")  # the descriptor to be polled may be another file's by now
-        self._readable.wait(deadline_s)
+        wait_ms = (deadline_s - time.monotonic()) * 1000
+        # The way of nearly every answer, without a call too many.
+        if not (0 < wait_ms < _SHORT_WAIT_MS and self._poll(wait_ms)):
+            self._readable.wait(deadline_s)
         try:
             return self._sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -61,7 +68,10 @@ class SocketTransport:
 
     def send(self, data: bytes, deadline_s: float) -> None:
         """See Transport."""
-        sent = self.try_send(data)
+        try:
+            sent = self._sock.send(data)
+        except BlockingIOError:
+            sent = 0
         if sent == len(data):
             return
         writable = Readiness(self._sock, to_write=True)

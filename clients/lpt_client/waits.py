@@ -38,14 +38,15 @@ class Readiness:
     """Waits until a socket can be read, or written."""
 
     def __init__(self, sock: socket.socket, *, to_write: bool = False) -> None:
-        self._poll: Any = (_poll if HAS_POLL else _select)(sock, to_write)
+        # Given milliseconds: something that is true once it can be, or false when they are over.
+        self.poll: Any = (_poll if HAS_POLL else _select)(sock, to_write)
 
     def wait(self, deadline_s: float) -> None:
         """Return when it can be; raises TimeoutError if that is not so by the deadline. Looks at least once."""
         while True:
             remaining_s = deadline_s - time.monotonic()
             wait_s = LONGEST_WAIT_S if remaining_s > LONGEST_WAIT_S else remaining_s if remaining_s > 0 else 0.0
-            if self._poll(wait_s * 1000):
+            if self.poll(wait_s * 1000):
                 return
             if remaining_s <= LONGEST_WAIT_S:
                 raise TimeoutError
