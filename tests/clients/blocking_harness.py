@@ -19,7 +19,7 @@ from tests.clients.fake_daemon import FakeDaemon, MakeDaemon, notice
 URL = "lpt://daemon/LPT1"
 BOUND_S = 60.0
 # The functions of the client in which it waits: for an answer, or for the next attempt to connect.
-_WAITING = frozenset(("wait", "go_on"))
+_WAITING = frozenset(("receive", "wait", "go_on"))
 
 
 class Peer:
