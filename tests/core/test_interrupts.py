@@ -18,7 +18,7 @@ from lpt_service.protocol.messages import (
 )
 from lpt_service.protocol.status import Status
 from tests.core.fakes import FakePort
-from tests.core.harness import SECOND, STREAM, Client, Harness, routine
+from tests.core.harness import MS, SECOND, STREAM, Client, Harness, routine
 
 
 def kinds(client: Client) -> list[tuple[int, int]]:
@@ -383,3 +383,18 @@ def test_a_session_has_connected_so_many_structures_at_most() -> None:
     assert one.connect(routine(isr=4)).status == 0
     one.die()
     harness.settle()
+
+
+def test_semantic_08_a_second_is_any_second() -> None:
+    """Semantic 8: where two seconds of anybody's meet, no more than the limit comes through either; for each port."""
+    first, second = Harness(max_interrupt_rate_hz=100), Harness(max_interrupt_rate_hz=100)
+    for harness in (first, second):
+        harness.client().connect(routine(isr=1))
+        harness.interrupt(1)
+    first.advance(850 * MS)
+    first.interrupt(95)
+    first.advance(170 * MS)
+    first.interrupt(95)
+    assert first.driver.registry.is_masked
+    assert first.log.next_seq == 191, "what was taken up to then is in the log"
+    assert not second.driver.registry.is_masked

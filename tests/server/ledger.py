@@ -98,7 +98,8 @@ class Ledger:
             if routine(isr) in resumed["registrations"]:
                 self.ask("disconnect", isr)  # not carried out; or what was connected is not known, and undone
             else:
-                is_told = isr not in self.accounts or self.is_asking(isr)
+                account = self.accounts.get(isr)
+                is_told = account is None or account.end_seq is not None or self.is_asking(isr)
                 assert is_told or what != "disconnect", "an end that nobody will tell"
 
     def is_asking(self, isr: int) -> bool:
@@ -109,8 +110,15 @@ class Ledger:
             self.ask("connect", isr)
 
     def disconnect(self, isr: int) -> None:
-        if isr in self.accounts and not self.is_asking(isr):
+        if isr in self.accounts and self.accounts[isr].end_seq is None and not self.is_asking(isr):
             self.ask("disconnect", isr)
+
+    def end_all(self, end_seq: int) -> None:
+        """The port was removed: every routine has heard what came before this number, or is still to hear it."""
+        for account in self.accounts.values():
+            if account.end_seq is None:
+                account.end_seq = end_seq
+        self._settle()
 
     def ask(self, what: str, isr: int) -> None:
         assert self.client is not None
@@ -197,6 +205,7 @@ async def settle_down(ledger: Ledger) -> None:
     if ledger.client is None:
         await ledger.hello()
     await ledger.read_all()
+    assert all(each.end_seq is None for each in ledger.accounts.values()), "an end that has not come"
     for isr in list(ledger.accounts):
         ledger.disconnect(isr)
     await wait_all_tasks_blocked()
