@@ -6,6 +6,11 @@
 
 It needs no package but msgpack and runs on any system. No thread is started: a call receives what it waits for itself,
 and interrupts come off the socket while a call, an iteration over them or `Port.poll` runs.
+
+In a task of an event loop (asyncio, trio) a call works, and holds up the loop for as long as it takes: leave it to a
+thread there, as in `await asyncio.to_thread(port.ping)`; any thread will do, one at a time. A notebook's cell may well
+call it directly. With gevent, patch before anything is imported (`gevent.monkey.patch_all()`): then a wait holds up its
+own greenlet alone, and greenlets count as threads do.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ import operator
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -23,6 +28,7 @@ from lpt_client.blocking_administration import Administration
 from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_keeper import Hold, Keeper
+from lpt_client.blocks import block
 from lpt_client.errors import AccessDenied, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
@@ -140,6 +146,14 @@ class Port(StaysHere, Administration):
     def __enter__(self) -> Port:
         return self
 
+    if not TYPE_CHECKING:  # a type checker is not to believe that these are there
+
+        async def __aenter__(self):
+            raise TypeError("a port of the blocking client is for `with`; `async with` is for lpt_client.open_port")
+
+        async def __aexit__(self, *_):
+            """Not reached."""
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
@@ -242,7 +256,7 @@ class Port(StaysHere, Administration):
         """What the daemon said last of a lease by which it will take the port away; None since the last grant."""
         return self._keeper.lease_warning
 
-    @contextmanager
+    @block
     def allocated(
         self, timeout: float | None = None, *, on_queued: Callable[[int], object] | None = None
     ) -> Iterator[int]:
@@ -342,7 +356,7 @@ class Port(StaysHere, Administration):
 
     # Interrupts
 
-    @contextmanager
+    @block
     def connect_interrupt(
         self,
         isr: Isr | None = None,
@@ -379,7 +393,7 @@ class Port(StaysHere, Administration):
         with self._keeper.registered(interrupts):
             yield interrupts
 
-    @contextmanager
+    @block
     def connect_port_check(self, deferred: Deferred, context: Any = None) -> Iterator[None]:
         """Have deferred(context) called, in `poll`, after the port has become idle, for the length of the block.
 

@@ -15,6 +15,7 @@ import atexit
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NoReturn, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -60,7 +61,8 @@ def _after_fork_in_child() -> None:
         sock.close()
     _sockets.clear()
     for port, opened_in in list(_ports.items()):
-        port.disown(partial(OtherProcess, opened_in, os.getpid()))
+        with suppress(Exception):  # of a loop that was left in the midst: every port has its turn
+            port.disown(partial(OtherProcess, opened_in, os.getpid()))
     _ports.clear()
 
 

@@ -10,7 +10,6 @@ What becomes of it when the connection ends is in `trio_keeper`.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
@@ -24,6 +23,7 @@ from lpt_client.processes import StaysHere
 from lpt_client.sockets import TlsOptions, default_client_name
 from lpt_client.trio_administration import Administration
 from lpt_client.trio_connector import Connector
+from lpt_client.trio_context import async_block
 from lpt_client.trio_groups import open_flat_nursery
 from lpt_client.trio_interrupts import Interrupts
 from lpt_client.trio_keeper import Keeper
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@asynccontextmanager
+@async_block
 async def open_port(
     url: str | Url = DEFAULT_URL,
     *,
@@ -79,7 +79,11 @@ async def open_port(
     port). An exception that a callback of yours raises (isr, on_other, deferred, on_waiters) ends the block and is
     raised from it.
 
-    Resource handling: leaving the block closes the connection, and with it ends everything that the session holds.
+    Raises RuntimeError, with the ways out, where trio does not run: under asyncio (Jupyter's too), or under no loop.
+
+    Resource handling: leaving the block closes the connection, and with it ends everything that the session holds. Like
+    a nursery, the block is left by the task that has entered it: one that is entered by hand and dropped breaks its
+    trio.run. In a forked child the port is over, and the parent's connection is not touched.
     """
     url = values.opening(
         url,
@@ -127,7 +131,8 @@ class Port(StaysHere, Administration):
     ValueError that names it, before anything is sent. A call that is cancelled is withdrawn; if it had been
     carried out by then, what it acquired is given back before the cancellation goes on.
 
-    Synchronization: any number of tasks of one trio.run. Requests begin in the order of the calls.
+    Synchronization: any number of tasks of one trio.run. Requests begin in the order of the calls. Another thread gets
+    RuntimeError; it calls by `trio.from_thread.run(port.ping)`.
     """
 
     def __init__(self, url: Url, keeper: Keeper) -> None:
@@ -152,12 +157,15 @@ class Port(StaysHere, Administration):
         Raises ConnectionLost when there will be no connection: `reconnect` was not asked for; or the error for which
         connecting again was given up (a refused hello).
         """
+        self._keeper.check()
         await trio.lowlevel.checkpoint()
         await self._keeper.wait_connected()
 
     async def wait_lost(self) -> LptError:
         """Wait until calls cannot be made any more: why. `goes_on` tells whether the session may outlast that."""
-        await trio.lowlevel.checkpoint()
+        if not self._keeper.is_over:
+            self._keeper.check()
+            await trio.lowlevel.checkpoint()
         return await self._keeper.wait_lost()
 
     @property
@@ -219,7 +227,7 @@ class Port(StaysHere, Administration):
         """What the daemon said last of a lease by which it will take the port away; None since the last grant."""
         return self._keeper.ownership.lease_warning
 
-    @asynccontextmanager
+    @async_block
     async def allocated(
         self,
         timeout: float | None = None,  # noqa: ASYNC109 - see allocate
@@ -345,7 +353,7 @@ class Port(StaysHere, Administration):
 
     # Interrupts
 
-    @asynccontextmanager
+    @async_block
     async def connect_interrupt(
         self,
         isr: Isr | None = None,
@@ -383,7 +391,7 @@ class Port(StaysHere, Administration):
         async with self._keeper.registered(interrupts):
             yield interrupts
 
-    @asynccontextmanager
+    @async_block
     async def connect_port_check(self, deferred: Deferred, context: Any = None) -> AsyncIterator[None]:
         """Have deferred(context) called when the port has become idle, for the length of the block.
 

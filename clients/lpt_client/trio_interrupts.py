@@ -9,6 +9,7 @@ import trio
 
 from lpt_client.events import Event, Interrupt
 from lpt_client.interrupt_stream import InterruptStream
+from lpt_client.trio_context import Home
 from lpt_service.protocol.errors import LptError
 
 # Between two of so many events that are there already, a consumer lets other tasks run.
@@ -28,6 +29,7 @@ class Interrupts(InterruptStream):
     Synchronization: one task iterates; the counters may be read at any time.
     """
 
+    home: Home  # of the port, set when it is connected
     _ready: trio.Event | None = None
     _turn = 0
     _is_read = False
@@ -67,10 +69,14 @@ class Interrupts(InterruptStream):
         if self.has_isr:
             raise RuntimeError("the events of this registration go to its isr; connect one without to iterate")
         self._turn += 1
-        if self._turn % _EVENTS_A_TURN or not self.event_count:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
-            await trio.lowlevel.checkpoint()
+        try:
+            if self._turn % _EVENTS_A_TURN or not self.event_count:
+                await trio.lowlevel.checkpoint_if_cancelled()
+            else:
+                await trio.lowlevel.checkpoint()
+        except RuntimeError:
+            self.home.check()
+            raise
         if self._is_read:
             raise trio.BusyResourceError("another task reads these interrupts")
         self._is_read = True
@@ -93,6 +99,7 @@ class Interrupts(InterruptStream):
     async def wait(self) -> None:
         """Sleep until something has come, or the registration is over."""
         if self._ready is None:
+            self.home.check()
             self._ready = trio.Event()
         await self._ready.wait()
 

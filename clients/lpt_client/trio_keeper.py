@@ -40,9 +40,11 @@ from lpt_client.events import (
     Waiters,
 )
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call, ConnectedInterrupt
+from lpt_client.processes import register
 from lpt_client.registrations import Registrations, may_pass
 from lpt_client.resume import resume_within_s, settle
 from lpt_client.trio_connector import Connector
+from lpt_client.trio_context import Home
 from lpt_client.trio_interrupts import Interrupts
 from lpt_client.trio_link import Link
 from lpt_client.trio_ownership import Ownership
@@ -79,6 +81,7 @@ class Keeper:
         self._make_error: Callable[[], LptError] = lambda: PortClosed("the port has not been opened")
         self._is_over = False
         self._asks_why_stopped = False
+        self.home = Home()
         self._changed = trio.Event()
         self._scope = trio.CancelScope()
 
@@ -87,6 +90,7 @@ class Keeper:
     async def open(self) -> Link:
         """The first connection, to `run` next. Raises ConnectFailed or HelloRefused."""
         self.link = await self._connector.open(self._on_event, self._on_lost)
+        register(self)
         return self.link
 
     async def run(self, first_link: Link, scope: trio.CancelScope) -> None:
@@ -107,6 +111,26 @@ class Keeper:
     def close(self) -> None:
         """The port's block is left."""
         self._end(lambda: PortClosed("the port has been closed"))
+
+    def leave_behind(self, source: object) -> None:
+        """The process ends: so does its trio.run, and with that the block."""
+
+    def disown(self, make_error: Callable[[], LptError]) -> None:
+        """In a forked child: the port is the parent's, and over here."""
+        links = [link for link in (self.link, self._suspended) if link is not None]
+        self.link = self._suspended = None
+        self._is_over, self._make_error = True, make_error
+        for link in links:
+            link.disown(str(make_error()))
+        self.ownership.disown(make_error)
+        for registration in self.registrations:
+            registration.forget()
+            registration.make_error = make_error
+        if self.home.is_here():  # the child goes on with the loop: whoever waits in it is told
+            self._end(make_error)
+            self.ownership.end_block()
+            for link in links:
+                link.lose("")
 
     def _end(self, make_error: Callable[[], LptError]) -> None:
         """There will be no link any more."""
@@ -227,6 +251,17 @@ class Keeper:
 
     # What the port asks
 
+    @property
+    def is_over(self) -> bool:
+        """True once there will be no link any more."""
+        return self._is_over
+
+    def check(self) -> None:
+        """Raise what ended it, or RuntimeError, in words, where the port cannot be waited for."""
+        if self._is_over:
+            raise self._error(None)
+        self.home.check()
+
     def connected_link(self, what: str) -> Link:
         """The link to ask `what` on. Raises NotConnected, or the error that ended the attempts to reconnect."""
         if self.link is None:
@@ -236,6 +271,7 @@ class Keeper:
     async def ready_link(self, what: str) -> Link:
         """The same, once it is known whether a session goes on whose connection broke."""
         while self.link is None and self._suspended is not None:
+            self.home.check()
             await self._changed.wait()
         return self.connected_link(what)
 
@@ -313,6 +349,7 @@ class Keeper:
     async def registered(self, interrupts: Interrupts) -> AsyncIterator[None]:
         """Connect a registration for the length of the block."""
         call = operations.connect_interrupt(interrupts.structure)
+        interrupts.home = self.home
 
         def on_response(response: Response) -> None:
             if response.error is None and self.link is not None:

@@ -10,6 +10,7 @@ them over (`go_on`) or it is clear that there will be none (`fail_calls`).
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -23,6 +24,7 @@ from lpt_client.events import Queued, SessionInfo
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
 from lpt_client.resume import Settlement, Unanswered, code_of
 from lpt_client.sockets import why
+from lpt_client.trio_context import Home
 from lpt_client.trio_transport import TRANSPORT_ERRORS, Transport
 from lpt_client.trio_waiter import Waiter
 from lpt_service.protocol.ioctl import Ioctl
@@ -71,6 +73,8 @@ class Link:
         self._has_room = trio.lowlevel.ParkingLot()
         self._scope = trio.CancelScope()
         self._end_reason = "this program closed the connection"
+        self._home = Home()
+        self._is_disowned = False
 
     @property
     def is_over(self) -> bool:
@@ -98,7 +102,13 @@ class Link:
         Raises RequestError, ConnectionLost, ConversationError. A caller who is cancelled has the request cancelled;
         where it succeeded all the same it is undone before this returns (in at most CLEANUP_TIMEOUT_S).
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if threading.get_ident() != self._home.thread:
+            self._home.check()
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        except RuntimeError:
+            self._home.check()
+            raise
         while len(self._unsent) > MAX_UNSENT_BYTES and not self.is_over:
             await self._has_room.park()
         waiter = Waiter(self, call, on_response)
@@ -197,7 +207,8 @@ class Link:
         finally:
             self.lose(self._end_reason)
             with trio.CancelScope(shield=True):  # closes by force: takes no time
-                await self._transport.close()
+                if not self._is_disowned:
+                    await self._transport.close()
 
     async def _say_bye(self) -> None:
         """Have the daemon keep nothing of this session. Says nothing where half a frame may be on its way."""
@@ -264,6 +275,12 @@ class Link:
         """End the connection; every caller is told. The first reason stands."""
         self._conversation.lose(reason, cause)
         self._ended()
+
+    def disown(self, reason: str) -> None:
+        """In a forked child: end without a byte. The loop may not be there, or be another: nobody is woken."""
+        # Closing a stream would have trio take it out of the epoll that parent and child share.
+        self._is_disowned = True
+        self._conversation.lose(reason)
 
     def lose_after(self, seconds: float, reason: str) -> None:
         """End the connection in a while, unless the daemon does."""

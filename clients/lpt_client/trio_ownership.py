@@ -57,6 +57,7 @@ class Ownership:
         self.waiting = 0
         self.lease_warning: LeaseWarning | None = None
         self._keeper = keeper
+        self._lost: Hold | None = None
 
     # Taking it and giving it back
 
@@ -70,6 +71,7 @@ class Ownership:
         on_lease: Callable[[LeaseWarning], object] | None,
     ) -> Hold:
         """Carry out an allocate. `answer_within_s` is later than the daemon's own time-out."""
+        self._keeper.check()
         taken: list[Hold] = []
         on_response = partial(self._on_granted, call, on_waiters, on_lease, taken)
         try:
@@ -133,6 +135,18 @@ class Ownership:
             self._forget([hold])
 
     # What the link tells
+
+    def disown(self, make_error: Callable[[], LptError]) -> None:
+        """In a forked child: the parent owns the port, or waits for it, or does not."""
+        if self.hold is not None:
+            self.hold.make_error = make_error
+        self._lost, self.hold = self.hold, None
+        self.revoked, self.lease_warning, self.waiting = None, None, 0
+
+    def end_block(self) -> None:
+        """The same, in the loop: whoever relies on the port is told."""
+        if self._lost is not None:
+            self._lost.scope.cancel()
 
     def lose(self, make_error: Callable[[], LptError]) -> None:
         """The port is no longer owned."""

@@ -17,6 +17,7 @@ import trio
 
 from lpt_client.errors import ConnectFailed
 from lpt_client.names import Addresses, LookUp, numeric
+from lpt_client.processes import keep_from_children
 from lpt_client.sockets import (
     RECEIVE_BYTES,
     TlsFailed,
@@ -67,6 +68,7 @@ class SocketTransport:
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        keep_from_children(sock)
         self._sock = sock
 
     def try_send(self, data: bytes) -> int:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
-import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -21,6 +18,7 @@ from lpt_client import blocking
 from tests.clients import uses
 from tests.clients.blocking_harness import BOUND_S, FakeServer, serving, socket_of
 from tests.clients.fake_daemon import interrupt
+from tests.clients.forking import in_child
 
 if not hasattr(os, "fork"):
     pytest.skip("this system does not fork", allow_module_level=True)
@@ -39,25 +37,6 @@ _NOTHING = {
     "url": "Url('lpt://daemon:5378/LPT1')",
     "waiting": "0",
 }
-
-
-def in_child(work: Callable[[], Any]) -> Any:
-    """What `work` returns in a forked child, which then ends without a word."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.alarm(30)  # a child that hangs ends, and the test with it
-        try:
-            os.write(writer, json.dumps(work()).encode())
-        except BaseException as exc:
-            os.write(writer, json.dumps(f"the child failed: {exc!r}").encode())
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with open(reader, "rb") as answer:
-        data = answer.read()
-    os.waitpid(child, 0)
-    return json.loads(data)
 
 
 def test_everything_is_refused_in_a_child() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
@@ -21,6 +22,7 @@ from lpt_client import blocking, blocking_transport
 from lpt_client.sockets import TlsFailed, TlsOptions
 from lpt_client.tls import TlsPipe, client_context, explain
 from lpt_client.trio_transport import TlsTransport
+from tests.clients import uses
 from tests.clients.fake_daemon import FakeDaemon, interrupt, sync
 
 BOUND_S = 60.0
@@ -253,6 +255,37 @@ def test_closing_says_goodbye(certificates: Path) -> None:
 
 
 # Trio
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_says_no_goodbye(server: TlsServer, options: TlsOptions) -> None:
+    """It would end its parent's connection; so would a record in between."""
+    from tests.clients.forking import in_child
+
+    with blocking.open_port(server.url, tls=options) as port:
+        assert in_child(lambda: [uses.outcome(port.ping), uses.outcome(port.close)]) == ["OtherProcess", "None"]
+        assert port.ping() == (123, 456)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_forked_child_says_no_goodbye_under_trio(server: TlsServer, options: TlsOptions) -> None:
+    from tests.clients.forking import in_child
+
+    async with lpt_client.open_port(server.url, tls=options) as port:
+        link = port._keeper.link
+        assert link is not None
+
+        def close() -> str | None:
+            try:
+                link._transport.close().send(None)
+            except StopIteration:
+                return uses.outcome(lambda: port.session)
+            return None
+
+        assert in_child(close) == "OtherProcess"
+        assert await port.ping() == (123, 456)
 
 
 async def test_calls_under_trio_whose_records_come_in_many_segments(server: TlsServer, options: TlsOptions) -> None:
