@@ -56,12 +56,12 @@ class Registrations(Generic[S]):
 
     def add(self, registration: S, stream: int) -> None:
         """Connected, on a session whose log is `stream`. If the port is not heard now, it is told so."""
-        mark, next_seq = self._latest_mark, registration.next_seq
-        if mark is not None and mark.kind in _SILENCES and next_seq is not None:
-            registration.feed(mark._replace(seq=next_seq))
         self._by_token[registration.token] = registration
         self._all = tuple(self._by_token.values())
         self._stream = stream
+        mark, next_seq = self._latest_mark, registration.next_seq
+        if mark is not None and mark.kind in _SILENCES and next_seq is not None:
+            registration.feed(mark._replace(seq=next_seq))
 
     def is_stopped_anew(self, mark: Mark) -> bool:
         """True when a mark that was just fed has ended them; one that is told again has not."""

@@ -354,7 +354,10 @@ class Keeper:
         def on_response(response: Response) -> None:
             if response.error is None and self.link is not None:
                 interrupts.begin(call.finish(response).first_seq)
-                self.registrations.add(interrupts, self.link.session.stream)
+                try:
+                    self.registrations.add(interrupts, self.link.session.stream)
+                except Exception as exc:
+                    self._fail(exc)
 
         try:
             await self.call(call, on_response=on_response)

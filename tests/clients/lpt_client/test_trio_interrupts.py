@@ -131,6 +131,26 @@ async def test_two_registrations_share_the_stream_and_count_for_themselves() -> 
                 connection.daemon.answers[DISCONNECT] = U64.pack(21)
 
 
+async def test_who_joins_while_the_port_is_masked_is_told() -> None:
+    async with serving() as server, server.open_port() as port, port.connect_interrupt():
+        await server.connections[0].send(mark(messages.KIND_MASKED, 0))
+        heard: list[Event] = []
+        async with port.connect_interrupt(lambda *_: None, on_other=lambda each, _: heard.append(each)):
+            assert heard == [Mark("masked", 0, 1000, 0xC0, 0x1C)]
+
+
+async def test_a_function_that_fails_as_it_joins_ends_the_port() -> None:
+    def fail(_event: object, _context: object) -> None:
+        raise ZeroDivisionError
+
+    async with serving() as server:
+        with pytest.raises(ZeroDivisionError):
+            async with server.open_port() as port, port.connect_interrupt():
+                await server.connections[0].send(mark(messages.KIND_MASKED, 0))
+                async with port.connect_interrupt(lambda *_: None, on_other=fail):
+                    await trio.sleep_forever()
+
+
 async def test_leaving_waits_for_what_is_still_to_come() -> None:
     """The reply to a disconnect that is not the session's last may precede events before its end_seq."""
     async with serving() as server, server.open_port() as port:
