@@ -53,8 +53,9 @@ class Readiness:
 
 
 def _poll(sock: socket.socket, to_write: bool) -> Any:
-    poller = select.poll()
-    poller.register(sock, select.POLLOUT if to_write else select.POLLIN)
+    poll: Any = select  # mypy looks at this for Windows, too, which has none
+    poller = poll.poll()
+    poller.register(sock, poll.POLLOUT if to_write else poll.POLLIN)
     return poller.poll
 
 
