@@ -105,11 +105,13 @@ def connecting(url: Url, deadline_s: float) -> Generator[Step, Any, socket.socke
         error = exc  # the look-up failed
     except UnicodeError as exc:
         raise bad_host(url) from exc
-    raise ConnectFailed(f"{url}: {why(error)}{zone_problem(url)}") from error
+    raise ConnectFailed(f"{url}: {why(error)}{hint(url, error)}") from error
 
 
-def zone_problem(url: Url) -> str:
-    """What to add to the reason where an address of one link names no interface, or one that is not there."""
+def hint(url: Url, error: BaseException) -> str:
+    """What to add to the reason: where there is no such socket, or an address of one link names no interface here."""
+    if url.scheme == UNIX and isinstance(error, FileNotFoundError):
+        return " (there is no such socket; is the daemon running?)"
     zone = split_zone(url.host)[1]
     if lacks_zone(url.host):
         return f" (it is an address of one link: name the interface, as in [{url.host}%eth0])"

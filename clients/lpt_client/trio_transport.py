@@ -7,7 +7,7 @@ request a turn of the scheduler that trio's SocketStream would take. `StreamTran
 
 from __future__ import annotations
 
-import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,9 +24,9 @@ from lpt_client.sockets import (
     TlsOptions,
     bad_host,
     check_supported,
+    hint,
     set_options,
     why,
-    zone_problem,
 )
 from lpt_service.protocol.url import TLS, UNIX, Url
 
@@ -214,7 +214,7 @@ async def _connect(url: Url, open_stream: OpenStream | None) -> Transport:
         else:
             sock = await _connect_one_of(numeric(url.host, url.tcp_port) or await _look_up(url))
     except (*TRANSPORT_ERRORS, RuntimeError) as exc:  # RuntimeError: trio's word for a system without Unix sockets
-        raise ConnectFailed(f"{url}: {_why_not(exc)}{zone_problem(url)}") from exc
+        raise ConnectFailed(f"{url}: {_why_not(exc)}{hint(url, exc)}") from exc
     except UnicodeError as exc:
         raise bad_host(url) from exc
     plain = socket.socket(fileno=sock.detach())
@@ -255,7 +255,8 @@ async def _connect_one_of(addresses: Addresses) -> trio.socket.SocketType:
             sock.close()
             if not isinstance(exc, OSError):
                 raise
-            errors.append(exc)
+            # Without the address that trio names: the URL is named already.
+            errors.append(OSError(exc.errno, os.strerror(exc.errno)) if exc.errno else exc)
             failed.set()
         else:
             connected.append(sock)
@@ -276,8 +277,4 @@ async def _connect_one_of(addresses: Addresses) -> trio.socket.SocketType:
 
 def _why_not(error: BaseException) -> str:
     """The reason in words; trio's own errors have the system's as their cause."""
-    if error.__cause__ is not None:
-        return why(error.__cause__)
-    if isinstance(error, OSError) and error.errno == errno.ENOENT:
-        return "there is no such socket; is the daemon running?"
-    return why(error)
+    return why(error if error.__cause__ is None else error.__cause__)

@@ -165,3 +165,19 @@ async def test_a_host_that_cannot_be_one(host: str) -> None:
     with pytest.raises(lpt_client.ConnectFailed, match=f"'{host}' cannot be a host's name"):
         async with lpt_client.open_port(f"lpts://{host}"):
             pass
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
+async def test_both_clients_say_alike_why_nobody_answers() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        for url, reason in {
+            url_of(nobody): "Connection refused",
+            "lpt+unix:///nowhere/s": r"No such file or directory \(there is no such socket; is the daemon running\?\)",
+            "lpt+unix:///": "Connection refused",
+        }.items():
+            with pytest.raises(lpt_client.ConnectFailed, match=f": {reason}$"):
+                blocking.open_port(url)
+            with pytest.raises(lpt_client.ConnectFailed, match=f": {reason}$"):
+                async with lpt_client.open_port(url):
+                    pass
