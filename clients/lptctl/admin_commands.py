@@ -10,11 +10,15 @@ from typing import Any, Final, TypeVar
 import click
 
 from lptctl import outcome
-from lptctl.common import Number, open_port, to_json, url_option
+from lptctl.common import Number, checked_text, open_port, to_json, url_option
 
 C = TypeVar("C", bound=Callable[..., Any])
 
 _LAST_SESSION: Final = 2**53 - 1  # which JavaScript's numbers count up to
+
+
+def _check_reason(_context: click.Context, _parameter: click.Parameter, reason: str | None) -> str | None:
+    return None if reason is None else checked_text(reason, "--reason")
 
 
 def _common_options(what_for: str | None) -> Callable[[C], C]:
@@ -23,7 +27,9 @@ def _common_options(what_for: str | None) -> Callable[[C], C]:
     def decorate(command: C) -> C:
         as_json = click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON.")
         command = as_json(url_option(command))
-        return command if what_for is None else click.option("--reason", metavar="TEXT", help=what_for)(command)
+        if what_for is None:
+            return command
+        return click.option("--reason", metavar="TEXT", help=what_for, callback=_check_reason)(command)
 
     return decorate
 

@@ -137,7 +137,17 @@ def _token() -> str | None:
         raise Failure(
             f"{_TOKEN_VARIABLE} is no token: it has characters that are not printable, or is not UTF-8", USAGE
         )
-    return token or None
+    return checked_text(token, _TOKEN_VARIABLE) or None
+
+
+def checked_text(text: str, name: str) -> str:
+    """A text that the daemon takes as one. Raises Failure, which says how long it may be."""
+    from lpt_client import values
+
+    try:
+        return values.text(text, name)
+    except ValueError as exc:
+        raise Failure(str(exc), USAGE) from exc
 
 
 def bare_token(text: str) -> str:

@@ -85,3 +85,15 @@ def test_what_the_daemon_tells_cannot_control_the_terminal(lptctl: Lptctl, comma
     with scripted_daemon(**{command[0]: answer}) as daemon:
         shown = lptctl(*command, url=daemon.url).out + lptctl(*command, "--json").out
     assert all(char.isprintable() or char == "\n" for char in shown)
+
+
+@pytest.mark.parametrize("command", [("revoke",), ("kick", "7"), ("pause",)])
+def test_a_reason_that_no_daemon_takes(lptctl: Lptctl, command: tuple[str, ...]) -> None:
+    result = lptctl(*command, "--reason", "x" * 2000)
+    assert (result.code, result.err) == (2, "lptctl: --reason has 2,000 bytes in UTF-8, it must have at most 1,024\n")
+
+
+def test_a_token_that_no_daemon_takes(lptctl: Lptctl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LPT_TOKEN", "x" * 2000)
+    result = lptctl("pause")
+    assert (result.code, result.err) == (2, "lptctl: LPT_TOKEN has 2,000 bytes in UTF-8, it must have at most 1,024\n")
