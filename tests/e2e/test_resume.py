@@ -304,6 +304,27 @@ def test_received_and_lost_are_all_that_was_generated(site: Site, ring: int) -> 
     assert (ear.account.lost > 0) == (ring == 16)
 
 
+def test_what_a_disconnect_was_answered_is_told_again(site: Site) -> None:
+    """Five interrupts and the answer lay unread in the kernel when the connection broke."""
+    site.start()
+    owner, client = site.connect(), site.connect()
+    owner.allocate()
+    first = client.connect_interrupt()
+    client.notification("interrupt_sync")
+    for count in range(1, 6):
+        owner.raise_interrupts()
+        wait_for_seq(site, first + count)
+    msgid = client.control(DISCONNECT_INTERRUPT, routine(1), 8)
+    eventually(lambda: site.status()["registered"] == 0)
+    site.lose(client)
+    again = site.back(client, **{"from": [client.welcome["stream"], first]})
+    assert again.welcome["resumed"] == {"grant": None, "position": None, "pending": [msgid], "registrations": []}
+    assert u64(again.output(msgid)) == first + 5
+    sync, *heard = again.unread
+    assert sync == [2, "interrupt_sync", ["resumed", first, 0]]
+    assert [message[0] for message in interrupts(heard)] == list(range(first, first + 5))
+
+
 def test_who_does_not_say_where_it_is_misses_nothing_either(site: Site) -> None:
     """What was on its way, and what lay in the kernel for it, comes again."""
     site.start()
