@@ -130,7 +130,11 @@ async def test_a_client_that_is_not_believed(certificates: Path, shown: str | No
     [
         ("server", "other/ca", "the client does not know the authority of this daemon's certificate"),
         ("expired", "ca", "the client says that this daemon's certificate has expired"),
-        ("elsewhere", "ca", "the client does not take this daemon's certificate (is it for this host's name?)"),
+        (
+            "elsewhere",
+            "ca",
+            "the client does not take this daemon's certificate (is it for this host's name? is the client's clock right?)",
+        ),
     ],
 )
 async def test_a_client_that_does_not_believe(certificates: Path, name: str, believed: str, said: str) -> None:
