@@ -133,7 +133,8 @@ async def test_a_client_that_is_not_believed(certificates: Path, shown: str | No
         (
             "elsewhere",
             "ca",
-            "the client does not take this daemon's certificate (is it for this host's name? is the client's clock right?)",
+            "the client does not take this daemon's certificate (is it for this host's name? "
+            "is the client's clock right?)",
         ),
     ],
 )
