@@ -26,6 +26,7 @@ _STEPS = st.lists(
         st.tuples(st.just("read"), st.one_of(st.integers(0, 300), st.just(_ALL))),
         st.tuples(st.just("room"), st.integers(0, 200)),
         st.tuples(st.just("break"), st.just(0)),
+        st.tuples(st.just("hello"), st.just(0)),  # also while the old connection is still there
         st.tuples(st.just("nap"), st.just(0)),
         st.tuples(st.just("pause"), st.just(0)),
         st.tuples(st.just("resume"), st.just(0)),
@@ -60,6 +61,8 @@ class _World:
                 ledger.client.stream.room = number
             case "break" if ledger.client is not None:
                 await ledger.break_off()
+            case "hello":
+                await ledger.hello()
             case "nap":
                 await trio.sleep(1.5)
             case "pause" | "resume":
