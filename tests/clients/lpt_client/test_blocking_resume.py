@@ -547,3 +547,12 @@ def test_a_connection_that_breaks_before_the_goodbye() -> None:
         blocking.open_port(URL, open_socket=lambda url, deadline_s: OnceSocket(fileno=peer.client.detach()))
     peer.finish()
     assert daemon.names == ["hello"]
+
+
+def test_who_asks_while_it_is_away_waits_in_the_queue_for_the_time_that_is_left() -> None:
+    with serving() as server:
+        server.make_daemon = keeping()
+        with server.open_port(reconnect=True) as port:
+            server.peers[0].drop()
+            assert port.allocate(20) == GRANT
+            assert 0 < server.peers[1].daemon.request(ALLOCATE).params[3]["timeout_ms"] < 20_000

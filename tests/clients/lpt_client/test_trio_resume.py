@@ -751,3 +751,19 @@ async def test_what_was_not_sent_when_the_connection_broke_is_asked_on_the_next(
             await (await server.connection(2)).until(lambda: len(server.connections[1].daemon.names) >= 2)
             await port.ping()
         assert server.connections[1].daemon.names[1] in ("QUERY_NUM_WAITERS", "TRY_ALLOCATE_PORT", "status")
+
+
+async def test_who_asks_while_it_is_away_waits_in_the_queue_for_the_time_that_is_left(autojump_clock: Clock) -> None:
+    async with serving() as server, trio.open_nursery() as nursery:
+        server.make_daemon = keeping()
+        async with server.open_port(reconnect=True) as port:
+            server.refuse = ConnectionRefusedError(111, "Connection refused")
+            await server.connections[0].drop()
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(port.allocate, 20)
+            await trio.sleep(8)
+            server.refuse = None
+            connection = await server.connection(2)
+            await connection.seen(ALLOCATE)
+            await port.ping()  # the answer to the allocate is here before
+            assert 5000 < connection.daemon.request(ALLOCATE).params[3]["timeout_ms"] <= 12_000
