@@ -390,8 +390,11 @@ class Port(StaysHere, Administration):
             on_other=on_other,
             max_buffered_events=max_buffered_events,
         )
-        with self._keeper.registered(interrupts):
+        self._keeper.connect(interrupts)
+        try:
             yield interrupts
+        finally:
+            self._keeper.disconnect(interrupts)
 
     @block
     def connect_port_check(self, deferred: Deferred, context: Any = None) -> Iterator[None]:
@@ -401,8 +404,12 @@ class Port(StaysHere, Administration):
         """
         values.function(deferred, "deferred", is_needed=True)
         token = self._keeper.registrations.new_token()
-        with self._keeper.registered(Interrupts(token, None, context, hears=False, deferred=deferred)):
+        registration = Interrupts(token, None, context, hears=False, deferred=deferred)
+        self._keeper.connect(registration)
+        try:
             yield
+        finally:
+            self._keeper.disconnect(registration)
 
     # The way of a call
 

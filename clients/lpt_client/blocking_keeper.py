@@ -10,8 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -469,22 +468,21 @@ class Keeper:
 
     # Registrations
 
-    @contextmanager
-    def registered(self, interrupts: Interrupts) -> Iterator[None]:
-        """Connect a registration for the length of the block."""
+    def connect(self, interrupts: Interrupts) -> None:
+        """Connect a registration, to be disconnected."""
         interrupts.is_kept_when_stopped = self.reconnect
         interrupts.pump, interrupts.asks_kept = self.pump, self._ask_kept
         connected = self.call(operations.connect_interrupt(interrupts.structure))
         interrupts.begin(connected.first_seq)
         self.registrations.add(interrupts, self.link.session.stream)
+
+    def disconnect(self, interrupts: Interrupts) -> None:
+        """Disconnect a registration, however its block was left."""
         try:
-            yield
+            self._disconnect(interrupts)
         finally:
-            try:
-                self._disconnect(interrupts)
-            finally:
-                self.registrations.discard(interrupts)
-                interrupts.is_closed = True
+            self.registrations.discard(interrupts)
+            interrupts.is_closed = True
 
     def _disconnect(self, interrupts: Interrupts) -> None:
         """Undo the registration as far as there is a daemon to tell, and receive what it still sends."""

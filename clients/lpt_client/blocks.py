@@ -62,7 +62,11 @@ class Block(Misuse, AbstractContextManager[T_co]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool | None:
-        return self._manager.__exit__(kind, error, traceback)
+        try:
+            return self._manager.__exit__(kind, error, traceback)
+        finally:
+            if error is not None:  # before Python 3.11 it would hold contextlib's frame, and that the error
+                error.__traceback__ = traceback
 
     if not TYPE_CHECKING:
 

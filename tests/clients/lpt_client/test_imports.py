@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import lpt_client
 from lpt_client import blocking
+from lpt_client.errors import apart
 
 # Another process whose path holds the SDK and msgpack and nothing else: neither trio nor click nor rich can be found.
 _ALONE = """
@@ -121,3 +123,35 @@ def test_without_msgpack_the_blocking_client_says_what_to_type(how: str) -> None
         "ModuleNotFoundError: msgpack: lpt_client.blocking needs msgpack, which is not installed: pip install "
         '"lpt-service"\n'
     )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lpt_client.AccessDenied(0xC0000022, "not yours"),
+        lpt_client.Revoked("lease: held for 60 s"),
+        lpt_client.ConnectionLost("it broke", "PULSE", may_have_run=True, goes_on=True),
+        lpt_client.OtherProcess(1, 2),
+        lpt_client.PortStopped(),
+        lpt_client.PortClosed("the port has been closed"),
+        lpt_client.UrlError("an address"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_kind_of_error_can_be_sent_to_another_process(error: lpt_client.LptError) -> None:
+    """A pool's worker that raises it would else hang whoever waits for the result."""
+    for copied in (pickle.loads(pickle.dumps(error)), apart(error)):  # noqa: S301 - our own
+        assert type(copied) is type(error)
+        assert str(copied) == str(error)
+        assert vars(copied) == vars(error)
+
+
+def test_an_error_that_cannot_be_copied_is_kept_without_its_traceback() -> None:
+    class OddError(OSError):
+        def __init__(self, one: int, *, two: int) -> None:
+            super().__init__(one, two)
+
+    with pytest.raises(OddError) as caught:
+        raise OddError(1, two=2)
+    assert caught.value.__traceback__ is not None
+    assert apart(caught.value).__traceback__ is None
