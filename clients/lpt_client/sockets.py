@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Generator
@@ -23,6 +24,11 @@ DEAD_PEER_S: Final = 15
 _KEEPALIVE_IDLE_S: Final = 5
 _KEEPALIVE_INTERVAL_S: Final = 5
 _KEEPALIVE_PROBES: Final = (DEAD_PEER_S - _KEEPALIVE_IDLE_S) // _KEEPALIVE_INTERVAL_S
+# Linux alone. TCP_RTO_MAX_MS, of 6.15 and newer, for which Python has no name: how often a kernel asks at least.
+_TCP_OPTION_RTO_CEILING: Final = 44
+# Of struct tcp_info: retransmissions and probes without an answer; how many ms ago data, and an ACK, last came.
+_TCP_INFO: Final = struct.Struct("2xBB48xII")
+_UNANSWERED_MIN: Final = 2  # one may have been lost on the way
 
 # What a connect says that goes on while nobody waits for it; the second is Windows' word.
 _UNDER_WAY: Final = (errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS))
@@ -48,8 +54,12 @@ class TlsFailed(ConnectionError):  # noqa: N818 - a cause of ConnectFailed, and 
     """TLS failed; the text says why, and what to do."""
 
 
-def set_options(sock: socket.socket) -> None:
-    """No delay of small frames; keep-alive and a bound on unacknowledged data, so that a dead peer is noticed."""
+def set_options(sock: socket.socket, *, is_watched: bool = False) -> None:
+    """No delay of small frames; keep-alive and a bound on unacknowledged data, so that a dead peer is noticed.
+
+    `is_watched`: somebody asks `is_unreachable` now and then. Then no daemon is taken for dead that does not read
+    because this program does not read its answers: the kernel's own bound would do that.
+    """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -59,13 +69,29 @@ def set_options(sock: socket.socket) -> None:
         ("TCP_KEEPALIVE", _KEEPALIVE_IDLE_S),  # what macOS calls it
         ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
         ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
-        ("TCP_USER_TIMEOUT", DEAD_PEER_S * 1000),
+        ("TCP_USER_TIMEOUT", 0 if is_watched and sys.platform == "linux" else DEAD_PEER_S * 1000),
     ):
         option = getattr(socket, name, None)
         if option is not None:
             # An older Windows knows the name and not the option; the others still help.
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+    if is_watched and sys.platform == "linux":
+        with contextlib.suppress(OSError):  # an older kernel
+            sock.setsockopt(socket.IPPROTO_TCP, _TCP_OPTION_RTO_CEILING, DEAD_PEER_S * 1000 // 3)
+
+
+def is_unreachable(sock: socket.socket) -> bool:
+    """Whether the daemon's kernel was asked for a sign of life, and has given none for DEAD_PEER_S.
+
+    Whether the daemon reads does not matter. Only Linux tells; elsewhere, and of a Unix socket, this is False.
+    """
+    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return False
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+    retransmits, probes, since_data_ms, since_ack_ms = _TCP_INFO.unpack(info)
+    is_asked = max(retransmits, probes) >= _UNANSWERED_MIN
+    return bool(is_asked and min(since_data_ms, since_ack_ms) >= DEAD_PEER_S * 1000)
 
 
 def check_supported(url: Url) -> None:

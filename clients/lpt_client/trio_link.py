@@ -23,7 +23,7 @@ from lpt_client.errors import ConversationError, LptError, NotConnected
 from lpt_client.events import Queued, SessionInfo
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
 from lpt_client.resume import Settlement, Unanswered, code_of
-from lpt_client.sockets import why
+from lpt_client.sockets import DEAD_PEER_S, why
 from lpt_client.trio_context import Home
 from lpt_client.trio_transport import TRANSPORT_ERRORS, Transport
 from lpt_client.trio_waiter import Waiter
@@ -41,6 +41,8 @@ _SEND_BYTES: Final = 64 * 1024
 _LAST_WORDS_S: Final = 1.0
 # Saying goodbye: a daemon that takes nothing for so long does without.
 _BYE_S: Final = 1.0
+# So often in DEAD_PEER_S: it is noticed a fifth late at the most.
+_LOOKS: Final = 5
 
 
 class Link:
@@ -199,6 +201,7 @@ class Link:
                 if self.is_over:
                     return
                 nursery.start_soon(self._write)
+                nursery.start_soon(self._watch)
                 await self._read()
                 nursery.cancel_scope.cancel()
         except BaseException:  # ended from outside: the program leaves
@@ -232,6 +235,14 @@ class Link:
             else:
                 self._conversation.end_of_stream()
         self._ended()
+
+    async def _watch(self) -> None:
+        """Look, now and then, whether the daemon's computer still answers; a kernel's bound of its own would not do."""
+        while not self.is_over:
+            await trio.sleep(DEAD_PEER_S / _LOOKS)
+            with suppress(*TRANSPORT_ERRORS):  # the reader tells of those
+                if self._transport.is_unreachable():
+                    self.lose(f"the connection broke: the daemon's computer has not answered for {DEAD_PEER_S} s")
 
     async def _write(self) -> None:
         try:

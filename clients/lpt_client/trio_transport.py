@@ -25,6 +25,7 @@ from lpt_client.sockets import (
     bad_host,
     check_supported,
     hint,
+    is_unreachable,
     set_options,
     why,
 )
@@ -58,6 +59,9 @@ class Transport(Protocol):
 
     async def receive(self) -> bytes:
         """What has come, at least one byte; nothing at the end."""
+
+    def is_unreachable(self) -> bool:
+        """Whether the daemon's computer has not answered for DEAD_PEER_S, as far as the system tells."""
 
     async def close(self) -> None:
         """Close at once; those who wait get trio.ClosedResourceError. May be called again."""
@@ -98,6 +102,10 @@ class SocketTransport:
             except BlockingIOError:
                 continue
 
+    def is_unreachable(self) -> bool:
+        """See Transport."""
+        return is_unreachable(self._sock)
+
     async def close(self) -> None:
         """See Transport."""
         if self._sock.fileno() >= 0:
@@ -122,6 +130,10 @@ class StreamTransport:
     async def receive(self) -> bytes:
         """See Transport."""
         return bytes(await self._stream.receive_some(RECEIVE_BYTES))
+
+    def is_unreachable(self) -> bool:
+        """See Transport. A stream does not tell, except by breaking."""
+        return False
 
     async def close(self) -> None:
         """See Transport."""
@@ -172,6 +184,10 @@ class TlsTransport:
             self._pipe.feed(await self._raw.receive())
         return data
 
+    def is_unreachable(self) -> bool:
+        """See Transport."""
+        return self._raw.is_unreachable()
+
     async def close(self) -> None:
         """See Transport. The daemon is told goodbye if that takes no time."""
         with suppress(*TRANSPORT_ERRORS):
@@ -218,7 +234,7 @@ async def _connect(url: Url, open_stream: OpenStream | None) -> Transport:
     except UnicodeError as exc:
         raise bad_host(url) from exc
     plain = socket.socket(fileno=sock.detach())
-    set_options(plain)
+    set_options(plain, is_watched=True)
     return SocketTransport(plain)
 
 

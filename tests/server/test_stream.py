@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -118,6 +119,28 @@ async def test_a_peer_that_does_not_read_can_be_reached(pair: Pair) -> None:
         assert not stream.is_unreachable(1)
         await trio.sleep(0.05)
     assert client.recv(1) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("retransmits", "probes", "since_data_s", "since_ack_s", "is_gone"),
+    [
+        (0, 0, 99, 99, False),  # idle, and nothing asked
+        (1, 0, 99, 99, False),  # asked once, which may have been lost
+        (2, 0, 15, 15, True),
+        (0, 2, 15, 15, True),
+        (0, 5, 14, 99, False),
+        (5, 0, 99, 14, False),
+    ],
+)
+def test_a_peer_is_unreachable_after_two_questions_and_a_time_without_an_answer(
+    retransmits: int, probes: int, since_data_s: int, since_ack_s: int, is_gone: bool
+) -> None:
+    class Answering(socket.socket):
+        def getsockopt(self, *args: Any) -> Any:
+            return module._TCP_INFO.pack(retransmits, probes, since_data_s * 1000, since_ack_s * 1000)
+
+    with Answering() as sock:
+        assert SocketStream(sock).is_unreachable(15) is is_gone
 
 
 async def test_make_room_takes_the_last_frames(pair: Pair) -> None:

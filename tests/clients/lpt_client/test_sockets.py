@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -48,14 +49,14 @@ def url_of(sock: socket.socket) -> str:
     return f"lpt://127.0.0.1:{sock.getsockname()[1]}/LPT1"
 
 
-def check_options(sock: socket.socket) -> None:
+def check_options(sock: socket.socket, *, user_timeout_s: int = sockets.DEAD_PEER_S) -> None:
     def option(name: str) -> int:
         return sock.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
 
     assert option("TCP_NODELAY")
     assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     if sys.platform == "linux":
-        assert option("TCP_USER_TIMEOUT") == sockets.DEAD_PEER_S * 1000
+        assert option("TCP_USER_TIMEOUT") == user_timeout_s * 1000
         noticed_s = option("TCP_KEEPIDLE") + option("TCP_KEEPINTVL") * option("TCP_KEEPCNT")
         assert noticed_s <= sockets.DEAD_PEER_S
 
@@ -74,7 +75,55 @@ async def test_options_of_the_trio_client(listener: socket.socket) -> None:
         assert port._keeper.link is not None
         transport = port._keeper.link._transport
         assert isinstance(transport, SocketTransport)
-        check_options(transport._sock)
+        check_options(transport._sock, user_timeout_s=0)  # it would end a daemon that waits for this program to read
+        assert not transport.is_unreachable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell")
+async def test_a_daemon_that_does_not_read_can_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "DEAD_PEER_S", 1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        plain = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    sockets.set_options(plain, is_watched=True)
+    transport = SocketTransport(plain)
+    while transport.try_send(b"x" * 65536):
+        pass
+    for _ in range(30):
+        assert not transport.is_unreachable()
+        await trio.sleep(0.05)
+    assert peer.recv(1) == b"x"
+    peer.close()
+    await transport.close()
+
+
+@pytest.mark.parametrize(
+    ("retransmits", "probes", "since_data_s", "since_ack_s", "is_gone"),
+    [
+        (0, 0, 99, 99, False),  # idle, and nothing asked
+        (1, 0, 99, 99, False),  # asked once, which may have been lost
+        (2, 0, 15, 15, True),
+        (0, 2, 15, 15, True),
+        (0, 5, 14, 99, False),
+        (5, 0, 99, 14, False),
+    ],
+)
+def test_a_daemon_is_unreachable_after_two_questions_and_a_time_without_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+    retransmits: int,
+    probes: int,
+    since_data_s: int,
+    since_ack_s: int,
+    is_gone: bool,
+) -> None:
+    class Answering(socket.socket):
+        def getsockopt(self, *args: Any) -> Any:
+            return sockets._TCP_INFO.pack(retransmits, probes, since_data_s * 1000, since_ack_s * 1000)
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(socket, "TCP_INFO", 11, raising=False)
+    with Answering() as sock:
+        assert sockets.is_unreachable(sock) is is_gone
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")

@@ -332,6 +332,9 @@ class FullTransport:
         data, self.incoming = self.incoming, b""
         return data
 
+    def is_unreachable(self) -> bool:
+        return False
+
     async def close(self) -> None:
         pass
 

@@ -12,6 +12,7 @@ import trio.testing
 
 import lpt_client
 from lpt_client.operations import ANSWER_MARGIN_S, CLEANUP_TIMEOUT_S
+from lpt_client.trio_transport import StreamTransport
 from lpt_service.protocol.errors import RequestError
 from lpt_service.protocol.messages import Notification
 from lpt_service.protocol.status import Status
@@ -316,6 +317,16 @@ async def test_many_requests_at_once_wait_for_room() -> None:
             block.set()
             await connection.drop()
         assert lost == 50
+
+
+async def test_a_daemon_that_cannot_be_reached_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a call waits for an answer without end."""
+    async with serving() as server, server.open_port() as port:
+        server.connections[0].daemon.answers[ALLOCATE] = None
+        monkeypatch.setattr(StreamTransport, "is_unreachable", lambda transport: True)
+        with pytest.raises(lpt_client.ConnectionLost, match="computer has not answered for 15 s"):
+            await port.allocate()
+        assert not port.is_connected
 
 
 async def test_the_client_has_a_name_and_shows_its_token() -> None:
