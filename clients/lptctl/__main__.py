@@ -3,10 +3,12 @@
 import sys
 
 from lpt_service.protocol.libraries import missing_library
+from lptctl import signals
 
 
 def main() -> int:
     """Run lptctl; its exit code."""
+    signals.end_at_once()
     try:
         from lptctl import cli
 

@@ -156,11 +156,16 @@ def _write(folder: Path, name: str, certificate: x509.Certificate, key: ec.Ellip
 
 
 def _create(path: Path, data: bytes, mode: int) -> None:
-    """A new file that has its mode from the first moment on."""
+    """A new file that has its mode from the first moment on, whole or not at all."""
     try:
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(data)
+        file = open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb")  # noqa: SIM115 - see below
     except FileExistsError as exc:
         raise AuthorityError(f"{path} is there already, and nothing is overwritten: remove it first") from exc
     except OSError as exc:
+        raise AuthorityError(f"{path} cannot be written: {exc.strerror}") from exc
+    try:
+        with file:
+            file.write(data)
+    except OSError as exc:
+        path.unlink()
         raise AuthorityError(f"{path} cannot be written: {exc.strerror}") from exc

@@ -19,7 +19,7 @@ C = TypeVar("C", bound=Callable[..., Any])
 
 _FOLDER: Final = "lpt-ca"
 _EPILOG: Final = """\b
-Exit codes: 0 done; 1 it could not be done; 2 wrong usage.
+Exit codes: 0 done; 1 it could not be done; 2 wrong usage; 5 done, and the output could not be written.
 """
 
 _directory = click.option(

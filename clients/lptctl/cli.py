@@ -6,16 +6,15 @@ from __future__ import annotations
 
 import importlib
 import io
-import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import click
 
 from lpt_service import __version__
-from lptctl import outcome
+from lptctl import outcome, signals, streams
 from lptctl.common import url_option
 
 # Heading of the help → command → module, loaded when it is used: the start of a command is what a script's loop feels.
@@ -72,15 +71,6 @@ class _Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader of a pipe has seen enough: lptctl listen | head
-            _drop_output()
-            return outcome.BROKEN_PIPE
-        return result
-
 
 @click.group(cls=_Commands, epilog=outcome.HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lptctl")
@@ -104,19 +94,38 @@ def cli(url: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run lptctl; its exit code."""
+    """Run lptctl; its exit code.
+
+    Without `arguments` this process is lptctl: those of the process are taken, its standard streams are taken over, and
+    what a signal ends dies of that signal.
+    """
+    if arguments is None:
+        streams.take_over()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name may have letters that this terminal has not
+    result = _run(arguments)
+    if result >= 0:
+        return result
+    if arguments is None:
+        signals.die_of(-result)
+    return outcome.SIGNAL_BASE - result
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """The exit code, or -n for signal n."""
     try:
         result = cli.main(
             args=None if arguments is None else list(arguments), prog_name="lptctl", standalone_mode=False
         )
+        sys.stdout.flush()
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
     except (click.Abort, KeyboardInterrupt):
-        return outcome.SIGNAL_BASE + signal.SIGINT
+        return -signal.SIGINT
+    except streams.ReaderGone:
+        return -signal.SIGPIPE
     except Exception as exc:
         failure = outcome.failure_of(exc)
         if failure is None:
@@ -124,10 +133,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome.say(str(failure))
         return failure.exit_code
     return result if isinstance(result, int) else outcome.OK
-
-
-def _drop_output() -> None:
-    """Let what is still buffered go nowhere: the interpreter flushes at its end, and would complain."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)

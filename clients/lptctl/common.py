@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, TypeVar
 import click
 
 from lpt_service.protocol.url import DEFAULT_URL, Url
+from lptctl import signals
 from lptctl.outcome import TIMED_OUT, USAGE, Failure, escape
 
 if TYPE_CHECKING:
@@ -178,7 +179,9 @@ def open_port(url: str, command: str) -> Iterator[blocking.Port]:
     """A session of the blocking client, for the length of the block."""
     from lpt_client import blocking
 
-    with blocking.open_port(url, **session_options(command)) as port:
+    options = session_options(command)
+    signals.end_in_order()
+    with blocking.open_port(url, **options) as port:
         yield port
 
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -13,21 +12,21 @@ import click
 
 from lptctl import outcome
 from lptctl.common import Seconds, open_port, url_option
-from lptctl.outcome import CANNOT_EXECUTE, NO_SUCH_COMMAND, SIGNAL_BASE, TIMED_OUT, Failure
+from lptctl.outcome import TIMED_OUT, Failure
 
 if TYPE_CHECKING:
     from lpt_client import blocking
 
 _LOOK_INTERVAL_S: Final = 0.2
 _EPILOG = """\b
-Exit codes: the command's own (128+n if signal n ended it), or
+Exit codes: the command's own (if signal n ended it, this dies of n, too: 128+n in a shell), or
   1    the daemon refused; its status is shown
   2    wrong usage: an option, a value, a URL
   3    the daemon cannot be reached, or the connection was lost
   4    a port was still owned when --timeout was over
   126  the command cannot be executed
   127  there is no such command
-  130  Ctrl-C
+  130  Ctrl-C, of which this dies
 """
 
 
@@ -42,7 +41,8 @@ def drain(timeout: float | None, url: str, command: tuple[str, ...]) -> int:
     their places, and newcomers queue behind them. It lasts as long as this command: when it ends, however it ends, the
     ports are granted again.
 
-    With COMMAND, that is run once every port is idle; without, this stays until Ctrl-C.
+    With COMMAND, that is run once every port is idle; without, this stays until Ctrl-C. COMMAND gets the signals and
+    streams, and ends with this, as with `lptctl run`.
 
     Needs the role admin on every port; root and the daemon's user have it on the daemon's Unix socket.
 
@@ -51,10 +51,12 @@ def drain(timeout: float | None, url: str, command: tuple[str, ...]) -> int:
       lptctl drain -- systemctl restart lptd             nobody's work is cut off
       lptctl drain --timeout 0 -- systemctl restart lptd now, or not at all
     """
+    from lptctl.command import run_alone  # before there is anything that a signal is to end in order
+
     with open_port(url, "drain") as port:
         _wait_until_idle(port, timeout)
         if command:
-            return _run(command)
+            return run_alone(command)
         outcome.say("every port is idle; nobody is granted one until this ends (Ctrl-C)")
         while True:
             time.sleep(_LOOK_INTERVAL_S)
@@ -76,14 +78,3 @@ def _wait_until_idle(port: blocking.Port, timeout_s: float | None) -> None:
 
 def _owners(report: Mapping[str, Any]) -> list[str]:
     return [f"{each.get('port')} ({each['owner']})" for each in report.get("ports", ()) if each.get("owner")]
-
-
-def _run(command: tuple[str, ...]) -> int:
-    try:
-        code = subprocess.run(command, check=False).returncode  # noqa: S603 - running it is what this is for
-    except OSError as exc:
-        is_missing = isinstance(exc, FileNotFoundError)
-        advice = "no such command; check its name and PATH" if is_missing else f"cannot be executed: {exc.strerror}"
-        outcome.say(f"{command[0]}: {advice}")
-        return NO_SUCH_COMMAND if is_missing else CANNOT_EXECUTE
-    return code if code >= 0 else SIGNAL_BASE - code

@@ -11,8 +11,7 @@ When the connection is lost:
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -23,6 +22,7 @@ from lpt_client.errors import ConnectionLost, LptError, Revoked, TimedOut
 from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.resume import resume_within_s
 from lptctl import outcome
+from lptctl.command import Command
 from lptctl.common import (
     GRANT_VARIABLE,
     URL_VARIABLE,
@@ -33,9 +33,6 @@ from lptctl.common import (
     session_options,
 )
 
-# Passed on to the command, where the system has them.
-_SIGNAL_NAMES: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-_KEYBOARD_SIGNAL_NAMES: Final = ("SIGINT", "SIGQUIT")
 # Why a lease takes the port away, by the daemon's word for it.
 _LEASE_REASONS: Final = {
     "held": "it has been held for long, and others wait",
@@ -65,71 +62,36 @@ class Holder:
         kill_after_s: float | None = None,
     ) -> None:
         self._url = url
-        self._command = command
+        self._name = f"run {os.path.basename(command[0])}"
+        self._command = Command(command, dies_with_us=is_ended_with_port)
         self._timeout_s = timeout_s
         self._conflict_exit_code = conflict_exit_code
         self._is_ended_with_port = is_ended_with_port
         self._kill_after_s = _TERMINATE_WITHIN_S if kill_after_s is None else kill_after_s
         self._place = PlaceLine()
-        self._is_starting = False
-        self._started = trio.Event()
-        self._process: trio.Process | None = None
-        self._nursery: trio.Nursery
 
     async def run(self) -> int:
-        """Wait for the port, run the command, free the port; lptctl's exit code.
+        """Wait for the port, run the command, free the port; lptctl's exit code, or -n if signal n ended it.
 
         Raises Failure, and what opening a port and allocating it raise.
         """
-        code = outcome.OK
-        error: Exception | None = None
+        return await self._command.attend(self._hold)
 
-        async def hold() -> None:
-            nonlocal code, error
-            try:
-                code = await self._hold()
-            except (LptError, outcome.Failure) as exc:
-                error = exc  # raised below: a nursery would wrap it
-            scope.cancel()
-
-        with trio.open_signal_receiver(*signals_heeded(_SIGNAL_NAMES)) as signals:
-            async with trio.open_nursery() as nursery:
-                self._nursery, scope = nursery, nursery.cancel_scope
-                nursery.start_soon(hold)
-                ended_by = await self._pass_signals(signals)
-                code = outcome.SIGNAL_BASE + ended_by
-                scope.cancel()
-        if error is not None:
-            raise error
-        return code
-
-    async def _pass_signals(self, signals: AsyncIterator[int]) -> int:
-        """Pass signals on, until this is cancelled; return the one that comes before the command starts."""
-        async for number in signals:
-            if not self._is_starting:
-                return number
-            await self._started.wait()  # a matter of milliseconds
-            assert self._process is not None
-            if not _came_from_keyboard(number):
-                self._process.send_signal(number)
-        raise AssertionError("signals end when the receiver is closed, and that is after this")
-
-    async def _hold(self) -> int:
+    async def _hold(self, nursery: trio.Nursery) -> int:
         try:
-            return await self._run_holding()
+            return await self._run_holding(nursery)
         except (ConnectionLost, Revoked) as lost:
-            if self._process is None:
+            if not self._command.has_started:
                 raise
-            return await self._go_on_without_port(self._process, lost)
+            return await self._go_on_without_port(lost)
         finally:
             self._place.clear()
 
-    async def _run_holding(self) -> int:
+    async def _run_holding(self, nursery: trio.Nursery) -> int:
         """Own the port and run the command. The block of `allocated` is cancelled if the port is lost."""
-        name = f"run {os.path.basename(self._command[0])}"
-        async with lpt_client.open_port(self._url, reconnect=True, **session_options(name)) as port:
+        async with lpt_client.open_port(self._url, reconnect=True, **session_options(self._name)) as port:
             session = port.session
-            self._nursery.start_soon(self._tell_of_breaks, port, session)
+            nursery.start_soon(self._tell_of_breaks, port, session)
             if grant_around(self._url) is not None:
                 refuse_deadlock(grant_around(self._url), await port.status())
             try:
@@ -140,7 +102,7 @@ class Holder:
                 ) as grant:
                     self._place.clear()
                     url = str(port.url.with_port_name(session.port))
-                    return await self._run_command({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
+                    return await self._command.run({URL_VARIABLE: url, GRANT_VARIABLE: str(grant)})
             except TimedOut as error:
                 status = await port.status()
                 raise not_got(status, error.detail, self._timeout_s, self._conflict_exit_code) from None
@@ -161,40 +123,22 @@ class Holder:
                 is_same = port.session.session == session.session
             except LptError:
                 return
-            if not is_same or (self._is_starting and port.grant is None):
+            if not is_same or (self._command.has_started and port.grant is None):
                 return  # back, and too late
             outcome.say(f"the connection is back, nothing of {session.port} was lost")
 
-    async def _run_command(self, variables: dict[str, str]) -> int:
-        self._is_starting = True
-        try:
-            process = await trio.lowlevel.open_process(list(self._command), env={**os.environ, **variables})
-        except OSError as exc:
-            is_missing = isinstance(exc, FileNotFoundError)
-            advice = "no such command; check its name and PATH" if is_missing else f"cannot be executed: {exc.strerror}"
-            outcome.say(f"{self._command[0]}: {advice}")
-            return outcome.NO_SUCH_COMMAND if is_missing else outcome.CANNOT_EXECUTE
-        self._process = process
-        self._started.set()
-        return exit_code_of(await process.wait())
-
-    async def _go_on_without_port(self, process: trio.Process, lost: ConnectionLost | Revoked) -> int:
+    async def _go_on_without_port(self, lost: ConnectionLost | Revoked) -> int:
         """The port is gone and the command may still run: see to that, and give the exit code."""
         why = lost.reason if isinstance(lost, Revoked) else lost
-        if process.returncode is not None:
+        code = self._command.returncode
+        if code is not None:
             outcome.say(f"the port was lost as the command ended: {why}")
-            return exit_code_of(process.returncode)
+            return code
         if not self._is_ended_with_port:
             outcome.say(f"the port was lost, the command goes on without it: {why}")
-            return exit_code_of(await process.wait())
+            return await self._command.wait()
         outcome.say(f"the port was lost, the command is ended: {why}")
-        process.terminate()
-        with trio.move_on_after(self._kill_after_s):
-            await process.wait()
-        if process.returncode is None:
-            outcome.say(f"the command did not heed SIGTERM for {self._kill_after_s:g} s, it is killed")
-            process.kill()
-            await process.wait()
+        await self._command.end(self._kill_after_s)
         return outcome.LOST
 
 
@@ -209,31 +153,3 @@ async def _told_why(port: lpt_client.Port, lost: Revoked) -> Revoked:
 def _text_of(warning: LeaseWarning, port_name: str) -> str:
     why = _LEASE_REASONS.get(warning.reason, warning.reason)
     return f"{port_name} will be taken away in {warning.remaining_ms / 1000:g} s: {why}"
-
-
-def exit_code_of(returncode: int) -> int:
-    """A shell's number for how a process ended: its own code, or 128+n for signal n."""
-    return returncode if returncode >= 0 else outcome.SIGNAL_BASE - returncode
-
-
-def signals_heeded(names: Sequence[str]) -> list[int]:
-    """Those signals that this system has and that this process was not started to ignore, as under nohup(1)."""
-    numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-    return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
-
-
-def _came_from_keyboard(number: int) -> bool:
-    """Whether a signal is one that the terminal has sent to the command as well: twice would be once too often.
-
-    It is taken to be when this process is in the foreground of its terminal, with the command in its process group.
-    """
-    if signal.Signals(number).name not in _KEYBOARD_SIGNAL_NAMES or not hasattr(os, "tcgetpgrp"):
-        return False
-    try:
-        terminal = os.open(os.ctermid(), os.O_RDONLY | os.O_NOCTTY)
-    except OSError:
-        return False  # there is none
-    try:
-        return os.tcgetpgrp(terminal) == os.getpgrp()
-    finally:
-        os.close(terminal)

@@ -39,6 +39,7 @@ Exit codes:
   2      wrong usage: an option, a value, a URL, a file that cannot be written
   3      the daemon cannot be reached, or the connection was lost
   4      the port was not got in time, or no interrupt comes: the wire is missing
+  5      the output, or FILE after all, could not be written
   128+n  signal n came (130: Ctrl-C); what was measured up to then is shown
 """
 
@@ -128,19 +129,20 @@ def _measure_and_report(
     if not as_json:
         import rich.console  # noqa: F401 - if `show` must do without, it is said before the work begins
 
+    failures = []
     with result_file(csv_path) as csv_file, result_file(html_path) as html_file:
         report, ended_by = _measure(url, plan, timeout_s)
         if report is not None:
+            failures += csv_file.fill(lambda file: write_csv(report.run, file)) if csv_file else []
+            failures += html_file.fill(lambda file: file.write(page(report))) if html_file else []
             click.echo(to_json(as_map(report), indent=2) if as_json else show(report))
-            if csv_file is not None:
-                with csv_file.replace() as file:
-                    write_csv(report.run, file)
-            if html_file is not None:
-                with html_file.replace() as file:
-                    file.write(page(report))
+    if ended_by is None and failures:
+        raise failures.pop()
+    for failure in failures:
+        outcome.say(str(failure))
     if isinstance(ended_by, Exception):
         raise ended_by
-    return outcome.OK if ended_by is None else outcome.SIGNAL_BASE + ended_by
+    return outcome.OK if ended_by is None else -ended_by
 
 
 def _measure(url: str, plan: Plan, timeout_s: float | None) -> tuple[Report | None, Exception | int | None]:

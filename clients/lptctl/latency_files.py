@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
-from lptctl.outcome import USAGE, Failure
+from lptctl.outcome import UNWRITABLE, USAGE, Failure
 
 
 class ResultFile:
@@ -19,17 +19,17 @@ class ResultFile:
         self._file = file
         self.is_filled = False
 
-    @contextmanager
-    def replace(self) -> Iterator[TextIO]:
-        """Write it anew in the block. Raises Failure if it cannot be written after all."""
+    def fill(self, write: Callable[[TextIO], object]) -> list[Failure]:
+        """Write it anew; what keeps it from being written after all, if anything."""
         try:
             if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
                 self._file.truncate(0)
             self.is_filled = True
-            yield self._file
+            write(self._file)
             self._file.flush()
         except OSError as exc:
-            raise Failure(f"{self.path} could not be written: {exc.strerror or exc}", USAGE) from exc
+            return [Failure(f"{self.path} could not be written: {exc.strerror or exc}", UNWRITABLE)]
+        return []
 
 
 @contextmanager

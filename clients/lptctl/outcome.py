@@ -6,10 +6,12 @@
 3    the daemon cannot be reached, or the connection (or the port while it was owned) was lost
 4    timed out: the port was not got in time (`run -E N` chooses another), `listen --count` not reached,
      or `latency` without an interrupt
-126  `run`: the command cannot be executed        127  `run`: there is no such command
-128+n  ended by signal n (130: Ctrl-C; 141: whoever read the output is gone)
+5    standard output, or a file of results, could not be written; what was asked for may have been done
+126  `run`, `drain`: the command cannot be executed        127  there is no such command
+128+n  ended by signal n, as a shell shows it (130: Ctrl-C; 141: whoever read the output is gone)
 
-`run` otherwise ends with the command's own exit code.
+`run` and `drain` otherwise end as their command ends. What a signal ends dies of that signal, so that a shell which
+runs it in a loop ends the loop. Within lptctl, -n stands for that, as in subprocess.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ REFUSED: Final = 1
 USAGE: Final = 2
 LOST: Final = 3
 TIMED_OUT: Final = 4
+UNWRITABLE: Final = 5
 CANNOT_EXECUTE: Final = 126
 NO_SUCH_COMMAND: Final = 127
 SIGNAL_BASE: Final = 128
-BROKEN_PIPE: Final = SIGNAL_BASE + 13  # SIGPIPE, a name that not every system has
 
 HELP: Final = """\b
 Exit codes:
@@ -40,6 +42,7 @@ Exit codes:
   2      wrong usage: an option, a value, a URL
   3      the daemon cannot be reached, or the connection was lost
   4      the port was not got in time
+  5      the output could not be written
   128+n  ended by signal n (130: Ctrl-C)
 """
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import click
 
-from lptctl import outcome
+from lptctl import outcome, signals
 from lptctl.common import Seconds, patience_s, url_option, waiting_options
 
 _EPILOG = """\b
-Exit codes: the command's own (128+n if signal n ended it), or
+Exit codes: the command's own (if signal n ended it, this dies of n, too: 128+n in a shell), or
   1    the daemon refused; its status is shown
   2    wrong usage: an option, a value, a URL
   3    the daemon cannot be reached, or the port was lost while the command ran
@@ -57,10 +57,15 @@ def run(
 ) -> int:
     """Run COMMAND while holding the port.
 
-    Nobody else owns it meanwhile. Waits in the queue, and shows its place on standard error. The command's exit code is
-    given back. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it (Ctrl-C on a terminal reaches
-    it from there); before it has started they end the waiting. In its environment LPT_URL names the port, LPT_GRANT is
-    the number of the grant.
+    A lock, as flock(1) is one for a file: nobody else owns the port meanwhile. Waits in the queue, and shows its place
+    on standard error. In COMMAND's environment LPT_URL names the port, LPT_GRANT is the number of the grant. COMMAND
+    can read and listen; it cannot write or pulse, for this process owns the port, and not COMMAND.
+
+    The command's exit code is given back. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it
+    (Ctrl-C on a terminal reaches it from there); before it has started they end the waiting. Signals that are ignored
+    or blocked, and closed standard streams, it gets as this process got them. On Linux it gets SIGTERM if this process
+    is killed, and what it leaves running at its end is told on standard error. This may be the first process of a
+    container.
 
     If the port is lost meanwhile (the connection broke, or the port was taken away) that is said on standard error,
     the command is ended, and the exit code is 3; with --on-lost ignore it goes on, without the port.
@@ -88,4 +93,5 @@ def run(
         is_ended_with_port=on_lost == "kill",
         kill_after_s=kill_after,
     )
+    signals.end_in_order()
     return trio.run(holder.run)

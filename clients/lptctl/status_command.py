@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from lptctl import outcome
+from lptctl import outcome, signals
 from lptctl.common import Seconds, open_port, session_options, to_json, url_option
 from lptctl.describe import duration, since, who, whole
 from lptctl.outcome import escape
@@ -24,7 +24,7 @@ _SHORTEST_INTERVAL_S = 0.05
 
 @click.command(epilog=outcome.HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON; with --watch one line each.")
-@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C (exit code 0).")
+@click.option("--watch", is_flag=True, help="Show it again and again, until Ctrl-C.")
 @click.option(
     "--interval",
     type=Seconds(_SHORTEST_INTERVAL_S),
@@ -46,10 +46,7 @@ def status(as_json: bool, watch: bool, interval: float, url: str) -> None:
       lptctl status --json | jq .owner.client
     """
     if watch:
-        try:
-            _watch(url, interval, as_json)
-        except KeyboardInterrupt:
-            return
+        _watch(url, interval, as_json)
     with open_port(url, "status") as port:
         report = port.status()
     click.echo(to_json(report, indent=2) if as_json else render(report))
@@ -58,8 +55,12 @@ def status(as_json: bool, watch: bool, interval: float, url: str) -> None:
 def _watch(url: str, interval_s: float, as_json: bool) -> None:
     from lpt_client import blocking
 
+    is_live = sys.stdout.isatty() and not as_json
+    if is_live:
+        import rich.live  # noqa: F401 - before a signal is to end it in order
+    signals.end_in_order()
     with blocking.open_port(url, reconnect=True, **session_options("status")) as port:
-        if sys.stdout.isatty() and not as_json:
+        if is_live:
             _show_live(_reports(port, interval_s))
         for report, text in _reports(port, interval_s):
             click.echo(to_json(report or {"error": text}) if as_json else f"{text}\n")

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from lpt_service.protocol.text import is_utf16
+from lptctl import signals
 from lptctl.common import bare_token, to_json
 from lptctl.outcome import USAGE, Failure
 
@@ -19,7 +20,7 @@ _NAME: Final = "client"
 _NAME_CHARACTERS: Final = range(1, 65)
 
 _EPILOG: Final = """\b
-Exit codes: 0 done; 2 wrong usage.
+Exit codes: 0 done; 2 wrong usage; 5 the output could not be written.
 """
 
 
@@ -63,6 +64,7 @@ def sha256_of(token: str) -> str:
 def _given_token() -> str:
     """The token on standard input: a line, or typed without being shown."""
     if sys.stdin.isatty():
+        signals.end_in_order()  # the terminal is to show again what is typed
         given = str(click.prompt("Token", hide_input=True, err=True))
     else:
         try:
@@ -70,6 +72,8 @@ def _given_token() -> str:
             if is_utf16(data):
                 raise Failure("standard input is UTF-16: save the token as UTF-8", USAGE)
             given = data.decode()
+        except OSError as exc:
+            raise Failure(f"standard input cannot be read: {exc.strerror}", USAGE) from exc
         except UnicodeDecodeError:
             raise Failure("standard input is no text, so it is no token", USAGE) from None
     given = bare_token(given)

@@ -20,7 +20,7 @@ LPTCTL = (sys.executable, "-m", "lptctl")
 _ON_TERMINAL = """
 import fcntl, os, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execv(sys.argv[1], sys.argv[1:])
+os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
@@ -76,15 +76,26 @@ def environment(**variables: str) -> dict[str, str]:
 
 @contextmanager
 def started(
-    *arguments: str, url: str, on_terminal: int | None = None, setting: str = "", **variables: str
+    *arguments: str,
+    url: str,
+    on_terminal: int | None = None,
+    setting: str = "",
+    script: str = "",
+    stdout: int | None = None,
+    stderr: int | None = None,
+    **variables: str,
 ) -> Iterator[subprocess.Popen[str]]:
     """Lptctl as a process, with pipes, or on the terminal with this descriptor; killed if it is left running.
 
     `setting` is Python that runs in it before: to give a time of its own that would be short on a slow machine.
+    `script` is a shell script that runs lptctl, which is "$@", and may change first what that inherits. `stdout` and
+    `stderr` are descriptors in place of pipes.
     """
     command: tuple[str, ...] = LPTCTL
     if setting:
         command = (sys.executable, "-c", f"import sys; {setting}; from lptctl.cli import main; sys.exit(main())")
+    if script:
+        command = ("sh", "-c", script, "sh", *command)
     if on_terminal is not None:
         command = (sys.executable, "-c", _ON_TERMINAL, *command)
     stream = subprocess.PIPE if on_terminal is None else on_terminal
@@ -92,8 +103,8 @@ def started(
         [*command, *arguments],
         env=environment(LPT_URL=url, **variables),
         stdin=stream,
-        stdout=stream,
-        stderr=stream,
+        stdout=stream if stdout is None else stdout,
+        stderr=stream if stderr is None else stderr,
         text=True,
         errors="backslashreplace",
         start_new_session=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -238,7 +239,7 @@ def test_output_into_a_closed_pipe_ends_quietly(url: str) -> None:
         assert process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
-        assert process.wait(BOUND_S) == 141
+        assert process.wait(BOUND_S) == -signal.SIGPIPE
         assert process.stderr.read() == ""
 
 

@@ -155,7 +155,7 @@ def test_a_signal_ends_the_waiting_while_the_connection_is_lost() -> None:
         daemon.drop()
         read_line(process.stderr)
         process.terminate()
-        assert finish(process).code == 128 + signal.SIGTERM
+        assert finish(process).code == -signal.SIGTERM
 
 
 # With a daemon
