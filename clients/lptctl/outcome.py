@@ -112,6 +112,8 @@ def _refusal_advice(error: errors.RequestError) -> str:
         return _hello_advice(error)
     if isinstance(error, errors.InvalidParameter) and error.detail.startswith("method: "):
         return "this daemon is older than lptctl, and cannot do that"
+    if isinstance(error, errors.InvalidParameter) and error.detail.startswith("session: "):
+        return "`lptctl status` and `lptctl queue` tell the numbers of sessions"
     if error.status == Status.STATUS_DEVICE_NOT_READY:
         return "`lptctl resume` lets it go on"
     if isinstance(error, errors.Unsuccessful):

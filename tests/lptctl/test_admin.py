@@ -70,7 +70,7 @@ def test_a_session_that_is_not_there_is_1(lptctl: Lptctl) -> None:
     with scripted_daemon(kick=refusal) as daemon:
         result = lptctl.fails("kick", "9", url=daemon.url)
     assert result.code == 1
-    assert result.err.endswith("session: LPT1 has no session 9\n")
+    assert "session: LPT1 has no session 9; `lptctl status` and `lptctl queue` tell" in result.err
 
 
 @pytest.mark.parametrize("session", ["anna", "-1", "0", str(2**53), ""])

@@ -193,6 +193,10 @@ ROLE = "role: PARALLEL_PORT_ALLOCATE needs the role use on port LPT1, this sessi
             "`lptctl resume` lets it go on",
         ),
         (errors.InvalidParameter(Status.STATUS_INVALID_PARAMETER, "method: 'x' is not known"), "older than lptctl"),
+        (
+            errors.InvalidParameter(Status.STATUS_INVALID_PARAMETER, "session: port LPT1 has no session 9"),
+            "`lptctl status`",
+        ),
     ],
 )
 def test_a_refusal_comes_with_what_to_do(error: errors.RequestError, advice: str) -> None:
