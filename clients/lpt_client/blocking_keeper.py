@@ -134,7 +134,7 @@ class Keeper:
     def disown(self, make_error: Callable[[], LptError]) -> None:
         """In a forked child: the port is the parent's, and over here."""
         self._end(make_error)
-        self._is_reopening, self._reopening = threading.Lock(), Reopening()
+        self._is_reopening = threading.Lock()
         self.link.disown(str(make_error()))
         self.hold, self.revoked, self.lease_warning, self.waiting = None, None, None, 0
         for registration in self.registrations:

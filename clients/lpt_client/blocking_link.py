@@ -302,7 +302,6 @@ class Link:
         """In a forked child: end without a byte. The parent's connection is not touched."""
         self._in_use = threading.Lock()  # a thread that is not here any more may have held it
         self.conversation.lose(reason)
-        self._transport.close()
 
     def pump(self, deadline_s: float) -> bool:
         """Pass on what has come, and if nothing has, wait for it; False if nothing came by the deadline.

@@ -2,8 +2,8 @@
 
 A forked child gets a copy of everything, the socket too. Whichever process read first would get the answer, and the
 child's exit would end the session of its parent. So, before anything else runs in a child, its copies of the sockets
-are closed (of which the parent notices nothing: not a byte is sent, nothing is shut down), and its copies of the ports
-are over: their calls raise OtherProcess. That the child's copies are closed matters to the daemon as well: it sees the
+are let go (of which the parent notices nothing: not a byte is sent, nothing is shut down), and its copies of the ports
+are over: their calls raise OtherProcess. That the child's copies are let go matters to the daemon as well: it sees the
 parent's connection end when the parent does, however long its children live.
 
 Why not compare process numbers in each call: docs/adr/0021.
@@ -47,7 +47,7 @@ _ports: WeakKeyDictionary[OpenPort, int] = WeakKeyDictionary()  # → the proces
 
 
 def keep_from_children(sock: socket.socket) -> None:
-    """Have the copies of this socket closed that children get."""
+    """Have children let go of the copies of this socket that they get."""
     _sockets.add(sock)
 
 
@@ -56,9 +56,26 @@ def register(port: OpenPort) -> None:
     _ports[port] = os.getpid()
 
 
+def _let_go(sock: socket.socket) -> None:
+    """Have this process' copy of a socket lead nowhere; its number stays taken until the socket is closed.
+
+    Why not `close`: gevent's takes the socket out of an epoll, which a child has in common with its parent.
+    """
+    number = sock.fileno()
+    if number < 0:
+        return
+    try:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+    except OSError:  # no descriptor is to be had
+        sock.close()
+        return
+    os.dup2(nowhere, number, inheritable=False)
+    os.close(nowhere)
+
+
 def _after_fork_in_child() -> None:
     for sock in list(_sockets):
-        sock.close()
+        _let_go(sock)
     _sockets.clear()
     for port, opened_in in list(_ports.items()):
         with suppress(Exception):  # of a loop that was left in the midst: every port has its turn
