@@ -86,12 +86,15 @@ def is_unreachable(sock: socket.socket) -> bool:
 
     Whether the daemon reads does not matter. Only Linux tells; elsewhere, and of a Unix socket, this is False.
     """
-    if sys.platform != "linux" or sock.family not in (socket.AF_INET, socket.AF_INET6):
+    if sys.platform == "linux":
+        if sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        retransmits, probes, since_data_ms, since_ack_ms = _TCP_INFO.unpack(info)
+        is_asked = max(retransmits, probes) >= _UNANSWERED_MIN
+        return bool(is_asked and min(since_data_ms, since_ack_ms) >= DEAD_PEER_S * 1000)
+    else:
         return False
-    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-    retransmits, probes, since_data_ms, since_ack_ms = _TCP_INFO.unpack(info)
-    is_asked = max(retransmits, probes) >= _UNANSWERED_MIN
-    return bool(is_asked and min(since_data_ms, since_ack_ms) >= DEAD_PEER_S * 1000)
 
 
 def check_supported(url: Url) -> None:
