@@ -103,7 +103,7 @@ def encode_interrupt(seq: int, timestamp_ns: int, count: int, status: int, contr
 
 
 def without_bin(frames: bytes) -> bytes:
-    """The same frames for who has neither bin nor str8, but one type, raw; an `interrupt` has neither, and stays."""
+    """The same frames for a client that has neither bin nor str8, but raw; an `interrupt` has neither, and stays."""
     unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, max_buffer_size=len(frames))
     unpacker.feed(frames)
     found = []
@@ -240,22 +240,8 @@ def _unpack(frame: bytes, limits: Limits) -> Any:
 
 
 def _unpack_raw(frame: bytes, limits: Limits) -> Any:
-    """A request whose `input` is a raw that is not UTF-8, as clients without bin send it; None if other text is so too.
-
-    The input is a `Raw` then.
-    """
-    found = msgpack.unpackb(
-        frame,
-        unicode_errors="surrogateescape",
-        use_list=False,
-        strict_map_key=False,
-        object_pairs_hook=_map_of,
-        max_array_len=limits.max_items,
-        max_map_len=limits.max_items,
-        max_str_len=limits.max_string_bytes,
-        max_ext_len=0,
-        ext_hook=_refuse_extension,
-    )
+    """A request from a client without bin, its `input`, which is not UTF-8, as a `Raw`; None for any other frame."""
+    found = _open_unpacker(frame, limits, unicode_errors="surrogateescape").unpack()
     if type(found) is not tuple or len(found) != 4 or found[0] != REQUEST:
         return None
     *others, params = found
@@ -269,9 +255,10 @@ def _unpack_raw(frame: bytes, limits: Limits) -> Any:
     return (*others, (code, Raw(input_.encode("utf-8", "surrogateescape")), *rest))
 
 
-def _open_unpacker(chunk: bytes, limits: Limits) -> Any:
+def _open_unpacker(chunk: bytes, limits: Limits, unicode_errors: str | None = None) -> Any:
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(chunk),
+        unicode_errors=unicode_errors,
         use_list=False,
         strict_map_key=False,
         object_pairs_hook=_map_of,

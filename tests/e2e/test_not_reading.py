@@ -21,7 +21,7 @@ from tests.e2e.daemons import DaemonProcess, eventually, serving
 
 DEAD_PEER_S = 1
 UNREAD_REPLY_S = 3
-NOT_READING_S = 2.5 * DEAD_PEER_S
+NOT_READING_S = 1.5 * DEAD_PEER_S  # and well before the reason has waited for UNREAD_REPLY_S, too
 PORTS = ("TCP", "UNIX", "TLS", "SDK")
 SMALL_BYTES = 4096  # a receive buffer that is soon full
 ENOUGH = 3500  # entries of a log, of which the connections hold fewer
