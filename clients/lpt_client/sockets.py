@@ -7,7 +7,6 @@ import errno
 import importlib.util
 import os
 import socket
-import struct
 import sys
 import time
 from collections.abc import Generator
@@ -17,6 +16,7 @@ from lpt_client.errors import ConnectFailed
 from lpt_client.names import Addresses, LookUp, numeric
 from lpt_client.processes import keep_from_children
 from lpt_client.waits import Attempt, Readiness, Step
+from lpt_service.protocol import tcp_info
 from lpt_service.protocol.url import TLS, UNIX, Url, lacks_zone, split_zone
 
 # A daemon that cannot be reached any more is noticed within this; the daemon gives its clients as long.
@@ -24,11 +24,6 @@ DEAD_PEER_S: Final = 15
 _KEEPALIVE_IDLE_S: Final = 5
 _KEEPALIVE_INTERVAL_S: Final = 5
 _KEEPALIVE_PROBES: Final = (DEAD_PEER_S - _KEEPALIVE_IDLE_S) // _KEEPALIVE_INTERVAL_S
-# Linux alone. TCP_RTO_MAX_MS, of 6.15 and newer, for which Python has no name: how often a kernel asks at least.
-_TCP_OPTION_RTO_CEILING: Final = 44
-# Of struct tcp_info: retransmissions and probes without an answer; how many ms ago data, and an ACK, last came.
-_TCP_INFO: Final = struct.Struct("2xBB48xII")
-_UNANSWERED_MIN: Final = 2  # one may have been lost on the way
 
 # What a connect says that goes on while nobody waits for it; the second is Windows' word.
 _UNDER_WAY: Final = (errno.EINPROGRESS, getattr(errno, "WSAEWOULDBLOCK", errno.EINPROGRESS))
@@ -78,21 +73,19 @@ def set_options(sock: socket.socket, *, is_watched: bool = False) -> None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if is_watched and sys.platform == "linux":
         with contextlib.suppress(OSError):  # an older kernel
-            sock.setsockopt(socket.IPPROTO_TCP, _TCP_OPTION_RTO_CEILING, DEAD_PEER_S * 1000 // 3)
+            sock.setsockopt(socket.IPPROTO_TCP, tcp_info.TCP_OPTION_RTO_CEILING, DEAD_PEER_S * 1000 // 3)
 
 
 def is_unreachable(sock: socket.socket) -> bool:
     """Whether the daemon's kernel was asked for a sign of life, and has given none for DEAD_PEER_S.
 
-    Whether the daemon reads does not matter. Only Linux tells; elsewhere, and of a Unix socket, this is False.
+    Only Linux tells; elsewhere, and of a Unix socket, this is False.
     """
     if sys.platform == "linux":
         if sock.family not in (socket.AF_INET, socket.AF_INET6):
             return False
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        retransmits, probes, since_data_ms, since_ack_ms = _TCP_INFO.unpack(info)
-        is_asked = max(retransmits, probes) >= _UNANSWERED_MIN
-        return bool(is_asked and min(since_data_ms, since_ack_ms) >= DEAD_PEER_S * 1000)
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, tcp_info.TCP_INFO_BYTES)
+        return tcp_info.is_unreachable(info, DEAD_PEER_S)
     else:
         return False
 

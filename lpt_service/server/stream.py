@@ -15,6 +15,8 @@ from typing import Final, Protocol
 
 import trio
 
+from lpt_service.protocol import tcp_info
+
 RECEIVE_BYTES: Final = 64 * 1024
 # The kernel takes this much more than is on its way, so that replies do not wait behind megabytes of events.
 UNSENT_LOW_WATER_BYTES: Final = 64 * 1024
@@ -26,12 +28,7 @@ _INT: Final = struct.Struct("i")
 # The room that a last frame gets behind what the peer has not read, as far as net.core.wmem_max allows.
 _LAST_ROOM_BYTES: Final = 512 * 1024
 _TCP_NOTSENT_LOWAT_OFF: Final = 0x7FFF_FFFF
-_TCP_OPTION_RTO_CEILING: Final = 44  # TCP_RTO_MAX_MS, of Linux 6.15 and newer; Python has no name for it
-_RTO_CEILINGS_MS: Final = range(1_000, 120_001)  # what the kernel takes for it
-# Of struct tcp_info: retransmissions and probes without an answer; how many ms ago data, and an ACK, last came.
-_TCP_INFO: Final = struct.Struct("2xBB48xII")
-# One may have been lost on the way.
-_UNANSWERED_MIN: Final = 2
+_RTO_CEILINGS_MS: Final = range(1_000, 120_001)  # what the kernel takes for TCP_OPTION_RTO_CEILING
 
 
 class Stream(Protocol):
@@ -125,10 +122,8 @@ class SocketStream:
         """As TCP_INFO has it; a Unix socket's peer is always reached."""
         if self._socket.family == socket.AF_UNIX:
             return False
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
-        retransmits, probes, since_data_ms, since_ack_ms = _TCP_INFO.unpack(info)
-        is_asked = max(retransmits, probes) >= _UNANSWERED_MIN
-        return bool(is_asked and min(since_data_ms, since_ack_ms) >= dead_peer_s * 1000)
+        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, tcp_info.TCP_INFO_BYTES)
+        return tcp_info.is_unreachable(info, dead_peer_s)
 
     def make_room(self) -> None:
         """Lift what `set_options` has set, and the kernel's own measure if it is smaller."""
@@ -185,4 +180,4 @@ def _set_dead_peer_s(sock: socket.socket, dead_peer_s: float) -> None:
     # Left alone, the pauses between two probes of a closed window double up to two minutes.
     pause_ms = min(max(int(dead_peer_s / 3 * 1000), _RTO_CEILINGS_MS.start), _RTO_CEILINGS_MS.stop - 1)
     with suppress(OSError):  # an older kernel
-        sock.setsockopt(socket.IPPROTO_TCP, _TCP_OPTION_RTO_CEILING, pause_ms)
+        sock.setsockopt(socket.IPPROTO_TCP, tcp_info.TCP_OPTION_RTO_CEILING, pause_ms)

@@ -20,6 +20,7 @@ from lpt_client import blocking, blocking_transport, sockets
 from lpt_client.trio_transport import SocketTransport
 from lpt_service.protocol.url import Url
 from tests.clients.fake_daemon import FakeDaemon, notice
+from tests.protocol.test_tcp_info import tcp_info
 
 
 @pytest.fixture
@@ -97,33 +98,18 @@ async def test_a_daemon_that_does_not_read_can_be_reached(monkeypatch: pytest.Mo
     await transport.close()
 
 
-@pytest.mark.parametrize(
-    ("retransmits", "probes", "since_data_s", "since_ack_s", "is_gone"),
-    [
-        (0, 0, 99, 99, False),  # idle, and nothing asked
-        (1, 0, 99, 99, False),  # asked once, which may have been lost
-        (2, 0, 15, 15, True),
-        (0, 2, 15, 15, True),
-        (0, 5, 14, 99, False),
-        (5, 0, 99, 14, False),
-    ],
-)
-def test_a_daemon_is_unreachable_after_two_questions_and_a_time_without_an_answer(
-    monkeypatch: pytest.MonkeyPatch,
-    retransmits: int,
-    probes: int,
-    since_data_s: int,
-    since_ack_s: int,
-    is_gone: bool,
-) -> None:
+def test_a_daemon_is_unreachable_when_the_kernel_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     class Answering(socket.socket):
         def getsockopt(self, *args: Any) -> Any:
-            return sockets._TCP_INFO.pack(retransmits, probes, since_data_s * 1000, since_ack_s * 1000)
+            return tcp_info(retransmits=2, probes=0, since_data_s=since_s, since_ack_s=since_s)
 
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(socket, "TCP_INFO", 11, raising=False)
     with Answering() as sock:
-        assert sockets.is_unreachable(sock) is is_gone
+        since_s = sockets.DEAD_PEER_S - 1
+        assert not sockets.is_unreachable(sock)
+        since_s += 1
+        assert sockets.is_unreachable(sock)
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="no Unix sockets")
