@@ -6,7 +6,7 @@ are let go (of which the parent notices nothing: not a byte is sent, nothing is 
 are over: their calls raise OtherProcess. That the child's copies are let go matters to the daemon as well: it sees the
 parent's connection end when the parent does, however long its children live.
 
-Why not compare process numbers in each call: docs/adr/0021.
+Why not compare process numbers in each call: docs/adr/0018.
 """
 
 from __future__ import annotations

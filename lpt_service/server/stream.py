@@ -168,7 +168,7 @@ def set_options(sock: socket.socket, dead_peer_s: float) -> None:
 def _set_dead_peer_s(sock: socket.socket, dead_peer_s: float) -> None:
     """Have the kernel ask the peer for a sign of life often enough: an idle one, and one whose window is closed.
 
-    Not by TCP_USER_TIMEOUT, which ends a peer that does not read, although it answers: docs/adr/0018.
+    Not by TCP_USER_TIMEOUT, which ends a peer that does not read, although it answers: docs/adr/0017.
     """
     # Keep-alive knows whole seconds only. When as many probes went unanswered, the kernel ends the connection.
     timeout_s, probes = int(dead_peer_s), 5

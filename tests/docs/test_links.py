@@ -34,9 +34,10 @@ def test_the_index_of_decisions_is_whole() -> None:
     decisions = sorted(path.name for path in (DOCS / "adr").glob("0*.md"))
     assert [link for link in links(index) if link in decisions[1:]] == decisions[1:]
     titles = [row[1] for row in table(index, header=("Number", "Decision")).rows]
-    for name, title in zip(decisions, titles, strict=True):
+    for number, (name, title) in enumerate(zip(decisions, titles, strict=True), 1):
         text = read(DOCS / "adr" / name)
-        assert text.startswith(f"# {name[:4]}: "), name
+        assert name.startswith(f"{number:04}-"), f"{name}: the numbers have a gap"
+        assert text.startswith(f"# {number:04}: "), name
         assert text.splitlines()[0].partition(": ")[2].startswith(title), f"{name}: the index calls it {title}"
         assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"], name
 
