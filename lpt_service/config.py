@@ -40,7 +40,7 @@ class ConfigError(LptError):
 def _check_listen(text: str) -> str:
     url = Url.parse(text)
     if lacks_zone(url.host):
-        raise ValueError(f"each interface has link-local addresses: name it, as in [{url.host}%eth0]")
+        raise ValueError(f"a link-local address needs its interface, as in [{url.host}%eth0]")
     if url.port_name is not None:
         raise ValueError("a listener serves every port: leave the port's name out")
     return text
@@ -322,7 +322,7 @@ def _read(path: Path) -> str:
     if is_utf16(data):
         raise ConfigError([f"{path}: it is UTF-16: save it as UTF-8"])
     if len(data) > FILE_MAX_BYTES:
-        raise ConfigError([f"{path}: it has more than {FILE_MAX_BYTES:,} bytes, the limit"])
+        raise ConfigError([f"{path}: it exceeds the limit of {FILE_MAX_BYTES:,} bytes"])
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:

@@ -22,7 +22,7 @@ def no_toml(text: str, error: Exception, tables: Mapping[str, str]) -> str:
         if table in tables and tables[table].startswith("[[") != (opening == "[["):
             return _brackets(table, tables)
     said = _TWICE.sub(
-        lambda found: f"[{re.sub('[ ,]+', '.', found[1]).replace(chr(39), '')}] is there twice", str(error)
+        lambda found: f"[{re.sub('[ ,]+', '.', found[1]).replace(chr(39), '')}] appears twice", str(error)
     )
     return f"not TOML: {said}"
 
@@ -68,12 +68,12 @@ def _explain_shape(place: tuple[int | str, ...], path: str, given: Any, tables: 
     if not keys:
         return _brackets(str(table), tables)
     if isinstance(keys[-1], int):
-        return f"{path}: a table: write {tables[str(table)]} above it (got {given!r:.80})"
+        return f"{path}: must be a table: write {tables[str(table)]} above it (got {given!r:.80})"
     shown = f"{{{next(iter(given), '')} = …}}" if isinstance(given, dict) else f"{given!r:.80}"
-    return f"{path}: an array: write {keys[-1]} = [{shown}]"
+    return f"{path}: must be an array: write {keys[-1]} = [{shown}]"
 
 
 def _brackets(table: str, tables: Mapping[str, str]) -> str:
     heading = tables[table]
-    how = f"each such table, not [{table}]" if heading.startswith("[[") else "this table, which is there once"
+    how = f"each such table, not [{table}]" if heading.startswith("[[") else "it; there is one such table"
     return f"{table}: write {heading} above {how}"

@@ -44,7 +44,7 @@ def explain(error: BaseException) -> None:
                 complain(line)
         else:
             _log.critical("internal error", exc_info=each)
-            complain(f"internal error, whose stack is in the log: {type(each).__name__}: {each}")
+            complain(f"internal error (its stack is in the log): {type(each).__name__}: {each}")
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:

@@ -253,7 +253,7 @@ def test_a_group_is_told_leaf_by_leaf(capsys: pytest.CaptureFixture[str], caplog
         "lptd: one",
         "lptd: two",
         "lptd: three",
-        "lptd: internal error, whose stack is in the log: ZeroDivisionError: nothing by nothing",
+        "lptd: internal error (its stack is in the log): ZeroDivisionError: nothing by nothing",
     ]
     (record,) = caplog.records
     assert record.exc_info is not None
@@ -277,7 +277,7 @@ lpt_service.cli.main()
     )
     lines = done.stderr.splitlines()
     assert [line for line in lines if line.startswith("lptd: ")] == [
-        "lptd: internal error, whose stack is in the log: ZeroDivisionError: ",
+        "lptd: internal error (its stack is in the log): ZeroDivisionError: ",
         "lptd: as well",
     ]
     assert "CRITICAL internal error" in lines[0]

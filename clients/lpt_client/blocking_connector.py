@@ -110,7 +110,7 @@ def _secure(
     except TlsFailed as exc:
         raise ConnectFailed(f"{url}: {exc}") from exc
     except OSError as exc:
-        raise ConnectFailed(f"{url}: TLS did not come about: {why(exc)}") from exc
+        raise ConnectFailed(f"{url}: the TLS handshake failed: {why(exc)}") from exc
     return transport
 
 

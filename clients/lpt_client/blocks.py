@@ -22,15 +22,15 @@ class Misuse:
     call: str
 
     def _refuse(self, what: str) -> NoReturn:
-        raise TypeError(f"{what}: write `{self.statement} {self.call}(…) as …:`, and go on inside of that block")
+        raise TypeError(f"{what}: write `{self.statement} {self.call}(…) as …:`, and continue inside that block")
 
     if not TYPE_CHECKING:  # a type checker is not to believe that these are there
 
         def __await__(self):
-            self._refuse(f"{self.call}(…) is a block, and is not awaited")
+            self._refuse(f"{self.call}(…) is not awaited")
 
         def __iter__(self):
-            self._refuse(f"{self.call}(…) is a block, and is not iterated over before it is entered")
+            self._refuse(f"{self.call}(…) is not iterated over before it is entered")
 
         __aiter__ = __iter__
 
@@ -55,7 +55,7 @@ class Block(Misuse, AbstractContextManager[T_co]):
 
     def __enter__(self) -> T_co:
         if self._is_entered:
-            self._refuse(f"this {self.call}(…) has been entered before, and is for one `with`")
+            self._refuse(f"this {self.call}(…) was entered before: make another one for each `with`")
         self._is_entered = True
         return self._manager.__enter__()
 

@@ -136,7 +136,7 @@ def hint(url: Url, error: BaseException) -> str:
         return " (there is no such socket; is the daemon running?)"
     zone = split_zone(url.host)[1]
     if lacks_zone(url.host):
-        return f" (it is an address of one link: name the interface, as in [{url.host}%eth0])"
+        return f" (a link-local address needs its interface, as in [{url.host}%eth0])"
     if zone and not zone.isdecimal():
         try:
             socket.if_nametoindex(zone)

@@ -78,7 +78,7 @@ class AsyncBlock(Misuse, AbstractAsyncContextManager[T_co]):
     async def __aenter__(self) -> T_co:
         check_under_trio(f"{self.call}(…)")
         if self._is_entered:
-            self._refuse(f"this {self.call}(…) has been entered before, and is for one `async with`")
+            self._refuse(f"this {self.call}(…) was entered before: make another one for each `async with`")
         self._is_entered = True
         return await self._manager.__aenter__()
 

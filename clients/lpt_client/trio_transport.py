@@ -214,7 +214,7 @@ async def connect(
         if isinstance(exc, TlsFailed):
             raise ConnectFailed(f"{url}: {exc}") from exc
         if isinstance(exc, TRANSPORT_ERRORS):
-            raise ConnectFailed(f"{url}: TLS did not come about: {_why_not(exc)}") from exc
+            raise ConnectFailed(f"{url}: the TLS handshake failed: {_why_not(exc)}") from exc
         raise
     return transport
 
@@ -288,7 +288,7 @@ async def _connect_one_of(addresses: Addresses) -> trio.socket.SocketType:
         sock.close()
     if connected:
         return connected[0]
-    raise errors[-1] if errors else OSError("the name stands for no address")
+    raise errors[-1] if errors else OSError("the name has no address")
 
 
 def _why_not(error: BaseException) -> str:

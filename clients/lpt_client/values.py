@@ -129,7 +129,7 @@ def _address(value: Any) -> Url:
         return Url.parse(value)
     takes = 'an address such as "lpt://lab-pc:5378/LPT1"'
     if value is None:
-        takes += " (is a variable not set? leave it out for the daemon of this computer)"
+        takes += " (is a variable unset? leave the address out for this computer's daemon)"
     raise _wrong_type(value, "url", takes)
 
 

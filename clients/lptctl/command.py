@@ -208,7 +208,7 @@ def _not_started(name: str, error: OSError) -> outcome.Failure:
         return outcome.Failure(f"{name}: cannot be executed: {error.strerror}", outcome.CANNOT_EXECUTE)
     if os.sep in name and os.path.exists(name):
         return outcome.Failure(
-            f"{name}: the program that its first line names, after #!, is not there", outcome.NO_SUCH_COMMAND
+            f"{name}: the interpreter that its first line names, after #!, does not exist", outcome.NO_SUCH_COMMAND
         )
     return outcome.Failure(f"{name}: no such command; check its name and PATH", outcome.NO_SUCH_COMMAND)
 

@@ -29,7 +29,7 @@ def why_busy(driver: FunctionDriver, request: ControlRequest) -> str:
     if driver.paused is not None:
         reasons.append(f"port {name} is paused" + (f": {_shown(driver.paused)}" if driver.paused else ""))
     if ownership.drainers:
-        reasons.append(f"port {name} is being drained, nobody new is granted")
+        reasons.append(f"port {name} is being drained: nobody new is granted")
     waiter = ownership.find_waiter(request.session)
     if waiter is not None:
         place = min(waiter.position, ownership.waiting)  # as it was told last, but others may have gone since

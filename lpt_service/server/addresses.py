@@ -67,7 +67,7 @@ def _zone_index(zone: str) -> int:
     try:
         return socket.if_nametoindex(zone)
     except OSError as exc:
-        raise OSError(errno.ENODEV, f"there is no interface {zone} (`ip link` shows those that there are)") from exc
+        raise OSError(errno.ENODEV, f"there is no interface {zone} (`ip link` lists them)") from exc
 
 
 async def resolve(url: Url, deadline: float) -> list[Address]:

@@ -209,7 +209,7 @@ class Daemon:
             with trio.CancelScope(shield=True):
                 is_written = await in_thread_for(SAVE_TIMEOUT_S, write)
             if not is_written:
-                _log.error("the sessions that were to outlive this daemon are not written in %g s", SAVE_TIMEOUT_S)
+                _log.error("the sessions that were to outlive this daemon were not saved within %g s", SAVE_TIMEOUT_S)
 
     def _restore_sessions(self) -> None:
         saved = {} if self._state_directory is None else session_file.take(self._state_directory)

@@ -169,11 +169,11 @@ class ListenerSet:
                 address = next((each for each in wanted.missing if each.overlaps(listener.address)), None)
                 if address is None:
                     continue
-                how = "is a part of it" if address.host in ANY_HOSTS else "has it already"
+                how = "includes" if address.host in ANY_HOSTS else "is covered by"
                 if listener.is_inherited:
                     way_out = "take another TCP port, such as 5379, or change lptd.socket"
-                    return f"systemd has {listener.url} for this daemon, which {how}: {way_out}"
-                return f"{listener.url} of the same list {how}"
+                    return f"it {how} {listener.url}, which systemd holds for this daemon: {way_out}"
+                return f"it {how} {listener.url}, which the same list names"
         return advice(exc)
 
 

@@ -111,7 +111,7 @@ class Session:
                 self.log.info("ended")
             else:
                 self.daemon.strangers.left_silently += 1
-                self.log.debug("%s has come and left, without a word", self.origin.peer)
+                self.log.debug("%s connected and left without a word", self.origin.peer)
 
     def _note(self) -> None:
         """It has said something, or is sent away. Who comes and leaves without a word, a health check, is no news."""

@@ -172,7 +172,7 @@ class Validity(NamedTuple):
     def warning(self, now_s: float) -> str | None:
         """What is to be said of it at a time of day, if anything."""
         if now_s < self.from_s:
-            return f"is not valid before {utc(self.from_s)}, and here it is {utc(now_s)}: does this clock go wrong?"
+            return f"is not valid before {utc(self.from_s)}, and here it is {utc(now_s)}: is this clock wrong?"
         days = self.days_left(now_s)
         if days >= EXPIRY_WARNING_DAYS:
             return None

@@ -51,7 +51,7 @@ def test_a_job_of_the_same_session_is_what_it_waited_for() -> None:
 @pytest.mark.parametrize("timeout_ms", [0, 20])
 def test_what_else_keeps_it_from_the_port(timeout_ms: int) -> None:
     """Drained, paused with a reason or without, and several of these at once."""
-    drained, place = "port LPT1 is being drained, nobody new is granted", "this request was number 1 of 1 in the queue"
+    drained, place = "port LPT1 is being drained: nobody new is granted", "this request was number 1 of 1 in the queue"
     end = [place, "not begun within 20 ms"] if timeout_ms else ["timeout_ms is 0"]
     harness = Harness()
     owner, other, admin = harness.clients(3)

@@ -203,7 +203,7 @@ async def test_a_wildcard_beside_one_of_systemd_s_is_refused_with_the_way_out() 
     listeners = ListenerSet([sock])
     port = sock.getsockname()[1]
     said = (
-        f"systemd has lpt://127.0.0.1:{port} for this daemon, which is a part of it: take another TCP port.*lptd.socket"
+        f"it includes lpt://127.0.0.1:{port}, which systemd holds for this daemon: take another TCP port.*lptd.socket"
     )
     with pytest.raises(ListenError, match=said):
         await prepare(listeners, [f"lpts://0.0.0.0:{port}"])
@@ -215,7 +215,8 @@ async def test_two_of_one_list_that_overlap_are_refused_with_the_way_out(
     hosts: tuple[str, str], listeners: ListenerSet, port: int
 ) -> None:
     one, other = (f"lpt://{host}:{port}" for host in hosts)
-    said = re.escape(f"server.listen[1]: cannot listen on {other}: {one} of the same list ")
+    how = "includes" if hosts[1] == "0.0.0.0" else "is covered by"
+    said = re.escape(f"server.listen[1]: cannot listen on {other}: it {how} {one}, which the same list names")
     with pytest.raises(ListenError, match=said):
         await prepare(listeners, [one, other])
     await exchange(listeners, one)

@@ -146,7 +146,7 @@ async def test_an_address_that_the_machine_has_not_is_left_out(monkeypatch: pyte
     [
         ("lpt://192.0.2.1:0", "cannot listen on lpt://192.0.2.1:0: Cannot assign requested address"),
         ("lpt://no.such.host.invalid:0", "cannot listen on lpt://no.such.host.invalid:0: "),
-        ("lpt://[fe80::1%nowhere]:0", "there is no interface nowhere (`ip link` shows those that there are)"),
+        ("lpt://[fe80::1%nowhere]:0", "there is no interface nowhere (`ip link` lists them)"),
         ("lpt+unix:///no/such/folder/s", "cannot listen on lpt+unix:///no/such/folder/s: the socket's folder does not"),
         ("lpt+unix:///tmp/" + "x" * 200, "AF_UNIX path too long"),
     ],

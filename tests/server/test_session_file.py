@@ -452,6 +452,6 @@ async def test_a_disk_that_hangs_does_not_hold_up_the_stop(
     async with running(tmp_path) as daemon:
         await scene(daemon)
     assert not is_over.is_set()
-    assert errors_logged == ["the sessions that were to outlive this daemon are not written in 0.01 s"]
+    assert errors_logged == ["the sessions that were to outlive this daemon were not saved within 0.01 s"]
     errors_logged.clear()
     is_over.set()

@@ -67,7 +67,7 @@ async def test_who_comes_and_leaves_without_a_word_is_counted_only(
             peer.stream.break_(failure)
         await wait_all_tasks_blocked()
     assert [record for record in caplog.records if record.levelname != "DEBUG"] == []
-    assert len(lines(caplog, "memory has come and left, without a word")) == len(caplog.records) == 10
+    assert len(lines(caplog, "memory connected and left without a word")) == len(caplog.records) == 10
     assert status(daemon)["left_silently"] == 10
     caplog.clear()
     garbage = Peer(daemon)

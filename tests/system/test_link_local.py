@@ -43,8 +43,8 @@ def test_a_daemon_at_an_address_of_one_link(tmp_path: Path) -> None:
     assert told["blocking, TLS"]
     assert told["trio, TLS"]
     for answers in (told["wrong"], told["wrong, trio"]):
-        assert "Invalid argument (it is an address of one link: name the interface, as in [fe80::7%eth0])" in answers[0]
+        assert "Invalid argument (a link-local address needs its interface, as in [fe80::7%eth0])" in answers[0]
         assert "(there is no interface nowhere here)" in answers[1]
-    assert "there is no interface nowhere (`ip link` shows those that there are)" in told["no such interface"]
+    assert "there is no interface nowhere (`ip link` lists them)" in told["no such interface"]
     assert told["not of this link"].endswith("lpt://[fe80::9%lo]:0: Cannot assign requested address\n")
     assert told["both families"] == ""
