@@ -27,7 +27,8 @@ from lpt_client import operations, values
 from lpt_client.blocking_administration import Administration
 from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
-from lpt_client.blocking_keeper import Hold, Keeper
+from lpt_client.blocking_keeper import Keeper
+from lpt_client.blocking_ownership import Hold
 from lpt_client.blocks import block
 from lpt_client.errors import AccessDenied, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
@@ -239,22 +240,22 @@ class Port(StaysHere, Administration):
     @property
     def grant(self) -> int | None:
         """The number of the grant by which this session owns the port, as far as is known; None while it does not."""
-        return self._keeper.grant
+        return self._keeper.ownership.grant
 
     @property
     def waiting(self) -> int:
         """How many wait for the port that this session owns, as the daemon told last."""
-        return self._keeper.waiting
+        return self._keeper.ownership.waiting
 
     @property
     def revoked(self) -> str | None:
         """Why the port was taken away from this session; None since the last grant."""
-        return self._keeper.revoked
+        return self._keeper.ownership.revoked
 
     @property
     def lease_warning(self) -> LeaseWarning | None:
         """What the daemon said last of a lease by which it will take the port away; None since the last grant."""
-        return self._keeper.lease_warning
+        return self._keeper.ownership.lease_warning
 
     @block
     def allocated(
@@ -270,9 +271,9 @@ class Port(StaysHere, Administration):
             yield hold.grant
         except BaseException:
             with suppress(LptError):  # the block's own exception says more
-                self._keeper.release(hold)
+                self._keeper.ownership.release(hold)
             raise
-        self._keeper.release(hold)
+        self._keeper.ownership.release(hold)
 
     def allocate(self, timeout: float | None = None, *, on_queued: Callable[[int], object] | None = None) -> int:
         """Wait in the queue until this session owns the port: the number of the grant. `allocated` is safer.
@@ -289,13 +290,13 @@ class Port(StaysHere, Administration):
 
     def try_allocate(self) -> int | None:
         """Own the port if nobody owns it or waits for it: the number of the grant, or None. Never waits."""
-        hold = self._keeper.acquire(operations.try_allocate(self._callbacks()))
+        hold = self._keeper.ownership.acquire(operations.try_allocate(self._callbacks()))
         return None if hold is None else hold.grant
 
     def free(self) -> None:
         """Free the port. Raises InvalidDeviceState if this session does not own it."""
         self._call(operations.FREE)
-        self._keeper.hold = None
+        self._keeper.ownership.hold = None
 
     def waiters(self) -> int:
         """How many requests wait in the queue."""
@@ -305,7 +306,7 @@ class Port(StaysHere, Administration):
         call = operations.allocate(timeout)
         values.function(on_queued, "on_queued")
         deadline_s = time.monotonic() + operations.answer_within_s(timeout)
-        hold = self._keeper.acquire(call, deadline_s, on_queued=on_queued)
+        hold = self._keeper.ownership.acquire(call, deadline_s, on_queued=on_queued)
         assert hold is not None, "an allocate is granted or raises"
         return hold
 
@@ -424,6 +425,6 @@ class Port(StaysHere, Administration):
         try:
             return self._keeper.call(call, deadline_s)
         except AccessDenied:
-            if self._keeper.revoked is not None:
-                raise Revoked(self._keeper.revoked) from None
+            if self._keeper.ownership.revoked is not None:
+                raise Revoked(self._keeper.ownership.revoked) from None
             raise

@@ -18,8 +18,9 @@ from lpt_client import operations
 from lpt_client.blocking_connector import Connector, Reopening
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_link import IN_USE, Link
+from lpt_client.blocking_ownership import Ownership
 from lpt_client.conversation import ConversationEvent
-from lpt_client.errors import ConnectionLost, InvalidDeviceState, LptError, PortClosed, PortStopped, Revoked, apart
+from lpt_client.errors import ConnectionLost, LptError, PortClosed, PortStopped, apart
 from lpt_client.events import (
     DisconnectedNotice,
     Interrupt,
@@ -46,15 +47,6 @@ _CLOSING_EXPECTED_S: Final = 1.0
 _CLOSED: Final = "this program closed the connection"
 
 
-class Hold:
-    """The port is owned, on one link, until it is freed or taken away (`revoked` says why)."""
-
-    def __init__(self, link: Link, grant: int) -> None:
-        self.link = link
-        self.grant = grant
-        self.revoked: str | None = None
-
-
 class _Broken:
     """A call that was under way when the connection broke, and what has become of it.
 
@@ -70,11 +62,11 @@ class _Broken:
 
 
 class Keeper:
-    """Keeps one port's link, its hold and its registrations.
+    """Keeps one port's link, what it owns and its registrations.
 
     Attributes:
         link: the connection; it may be over.
-        hold, last_grant, revoked, waiting, lease_warning: as in `trio_ownership`.
+        ownership: whether the port is owned.
     """
 
     link: Link
@@ -82,11 +74,7 @@ class Keeper:
     def __init__(
         self, connector: Connector, opened_at: str, *, reconnect: bool, resume: bool, reply_timeout_s: float
     ) -> None:
-        self.hold: Hold | None = None
-        self.last_grant: int | None = None
-        self.revoked: str | None = None
-        self.waiting = 0
-        self.lease_warning: LeaseWarning | None = None
+        self.ownership = Ownership(self)
         self.registrations: Registrations[Interrupts] = Registrations()
         self.reconnect = reconnect
         self._resumes = reconnect and resume
@@ -136,7 +124,7 @@ class Keeper:
         self._end(make_error)
         self._is_reopening = threading.Lock()
         self.link.disown(str(make_error()))
-        self.hold, self.revoked, self.lease_warning, self.waiting = None, None, None, 0
+        self.ownership.disown()
         for registration in self.registrations:
             registration.forget()
 
@@ -160,14 +148,6 @@ class Keeper:
         if self._suspended is not link:
             self._suspended, self._suspended_until_s = link, now_s + resume_within_s(link.session)
         return now_s < self._suspended_until_s
-
-    @property
-    def grant(self) -> int | None:
-        """By which the port is owned, as far as is known."""
-        hold = self.hold
-        if hold is None or hold.revoked is not None or (hold.link.is_over and not self.is_suspended):
-            return None
-        return hold.grant
 
     # Calls
 
@@ -342,7 +322,7 @@ class Keeper:
                 return
             if self._broken is not None:
                 self._broken.is_lost = True
-            self.hold = None
+            self.ownership.hold = None
             self._connect_all(link, self.registrations.calls_to_resume(), deadline_s)
             self.link = link
         except BaseException:
@@ -356,19 +336,16 @@ class Keeper:
             for msgid, each in former.unanswered.items()
         }
         former.unanswered = unanswered
-        hold = self.hold
+        hold = self.ownership.hold
         settlement = settle(
             unanswered,
             resumed,
-            self.last_grant,
+            self.ownership.last_grant,
             is_held=hold is not None and hold.revoked is None,
             wanted=[each.structure for each in self.registrations],
         )
         self.link = link  # from here on this one's session is the one to go on with
-        if hold is not None:
-            hold.link = link
-            if hold.grant != resumed.grant and not settlement.is_freed:
-                hold.revoked = hold.revoked or "while the connection was broken"  # the notice that says why comes next
+        self.ownership.on_resumed(link, resumed.grant, is_freed=settlement.is_freed)
         link.go_on(former, settlement, deadline_s)
         if self._broken is not None and live is not None:
             if live in settlement.again:
@@ -411,15 +388,8 @@ class Keeper:
                 registration.is_check_due = True
         elif type(event) is DisconnectedNotice:
             self._on_disconnected(event)
-        elif type(event) is Waiters:
-            self.waiting = event.count
-        elif type(event) is LeaseWarning:
-            self.lease_warning = event
-        elif type(event) is RevokedNotice:
-            self.revoked = event.reason
-            if self.hold is not None:
-                self.hold.revoked = event.reason
-                self.hold = None
+        elif isinstance(event, (Waiters, RevokedNotice, LeaseWarning)):
+            self.ownership.on_notice(event)
 
     def _on_disconnected(self, notice: DisconnectedNotice) -> None:
         ended = self.registrations.find_ended(notice)
@@ -429,42 +399,6 @@ class Keeper:
             self._stopped_at_s = time.monotonic() + _CLOSING_EXPECTED_S
         else:
             ended.make_error = ended.make_error or partial(PortStopped, notice.reason)
-
-    # Ownership
-
-    def acquire(
-        self,
-        call: Call[Any],
-        deadline_s: float | None = None,
-        *,
-        on_queued: Callable[[int], object] | None = None,
-    ) -> Hold | None:
-        """Carry out an allocate or a try-allocate."""
-        grant = self.call(call, deadline_s, on_queued=on_queued)
-        if grant is None:
-            return None
-        self.hold = Hold(self.link, grant)
-        self.last_grant = grant
-        self.revoked = self.lease_warning = None
-        self.waiting = 0
-        return self.hold
-
-    def release(self, hold: Hold) -> None:
-        """Free the port, unless it was freed before. Raises Revoked or ConnectionLost if it was lost."""
-        if hold.revoked is not None:
-            raise Revoked(hold.revoked)
-        if hold.link.is_over and not (self.hold is hold and self.is_suspended):
-            raise self.error(hold.link.error())
-        if self.hold is not hold:
-            return
-        try:
-            self.call(operations.FREE, time.monotonic() + CLEANUP_TIMEOUT_S)
-        except InvalidDeviceState:
-            if hold.revoked is not None:
-                raise Revoked(hold.revoked) from None  # taken away just then
-            raise
-        finally:
-            self.hold = None
 
     # Registrations
 

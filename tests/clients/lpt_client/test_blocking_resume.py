@@ -461,7 +461,8 @@ def test_the_answer_to_a_disconnect_is_lost(is_connected: bool) -> None:
 
 
 def test_a_block_left_while_there_is_no_connection_is_disconnected_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpt_client.blocking_keeper.CLEANUP_TIMEOUT_S", 0.2)
+    for module in ("blocking_keeper", "blocking_ownership"):
+        monkeypatch.setattr(f"lpt_client.{module}.CLEANUP_TIMEOUT_S", 0.2)
     with serving() as server:
         server.make_daemon = keeping(registrations=lambda: structures(server), grant=GRANT)
         with server.open_port(reconnect=True) as port:
