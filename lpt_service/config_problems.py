@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in the words of who wrote it: TOML's, and what to write instead.
+"""What is wrong with a configuration, in TOML's terms, and what to write instead.
 
 `tables` says of each table of the configuration how its heading is written: `[server]`, or `[[port]]` where there may
 be several.
@@ -17,7 +17,7 @@ _TWICE = re.compile(r"Cannot declare \((.+?),?\) twice")
 
 
 def no_toml(text: str, error: Exception, tables: Mapping[str, str]) -> str:
-    """Why a text is no TOML, which `error` says in the parser's words."""
+    """Why a text is not TOML; `error` says so in the parser's terms."""
     for opening, table in _HEADING.findall(text):
         if table in tables and tables[table].startswith("[[") != (opening == "[["):
             return _brackets(table, tables)

@@ -133,7 +133,7 @@ class _Demo:
             await trio.sleep(max(0.0, STOP_AFTER_S - self._start()))
             for account in self._accounts.values():
                 assert account.process.stdin is not None
-                await account.process.stdin.aclose()  # that is how a client is told to end
+                await account.process.stdin.aclose()  # which makes a client end
             for account in self._accounts.values():
                 await account.process.wait()
             await trio.sleep(0.2)  # the last display

@@ -1,4 +1,4 @@
-"""Standard output and error of a process that must not wait for whoever reads them.
+"""Standard output and error of a process that must not wait for their readers.
 
 A reader may stop reading: a pager, a terminal after Ctrl-S, a collector of logs that hangs. A thread waits for it in
 the place of the event loop; what it does not take in time is lost, counted, and told.
@@ -67,7 +67,7 @@ class BackgroundOutput(io.TextIOBase):
         return len(text)
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until all is written, and what is lost is told; False if that takes longer than `timeout_s`."""
+        """Wait until all is written, the number of lost lines included; False if that takes longer than `timeout_s`."""
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             if self._lost_lines:

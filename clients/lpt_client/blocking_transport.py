@@ -37,7 +37,7 @@ class Transport(Protocol):
         """Send all of it. If this is interrupted, part of it may have been sent."""
 
     def shut_down(self) -> None:
-        """Wake whoever waits in `receive` or `send`, in another thread: the connection has ended."""
+        """End the connection, which wakes `receive` and `send` in another thread."""
 
     def close(self) -> None:
         """Close at once. May be called again."""
@@ -113,7 +113,7 @@ class TlsTransport:
         self._is_closed = False
 
     def shake_hands(self, deadline_s: float) -> bool:
-        """Go on with agreeing on keys: True once that is done, False while more of the daemon's bytes are needed.
+        """Go on with the handshake: True once it is done, False while more of the daemon's bytes are needed.
 
         Raises TlsFailed.
         """
@@ -147,7 +147,7 @@ class TlsTransport:
         self._raw.shut_down()
 
     def close(self) -> None:
-        """See Transport. The daemon is told goodbye if that takes no time."""
+        """See Transport. Says goodbye to the daemon if that takes no time."""
         if not self._is_closed:
             self._is_closed = True
             with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Blocks: what is for `with`, or for `async with`, and says so to whoever uses it in another way.
+"""Context managers that explain themselves when they are not used by `with`, or `async with`.
 
 They are contextlib's context managers, whose own errors ("object has no attribute 'ping'") tell a newcomer nothing.
 """
@@ -16,7 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Misuse:
-    """The ways in which a block is not to be used. `statement` is the one for it, `call` what makes it."""
+    """The wrong ways to use a block. `statement` is the right one, `call` what makes the block."""
 
     statement: str
     call: str

@@ -120,7 +120,7 @@ class InterruptStream(StaysHere):
             self.next_seq = end_seq
 
     def end_unknown(self) -> None:
-        """It is disconnected, and nobody will tell from which interrupt on."""
+        """It is disconnected, and will never know from which interrupt on."""
         if self.next_seq is not None and not self.is_stopped:
             self.unknown_periods += 1
 
@@ -254,7 +254,7 @@ class InterruptStream(StaysHere):
         return event
 
     def forget(self) -> None:
-        """Empty the buffer: in a forked child it is a copy of the parent's, who hands it out."""
+        """Empty the buffer: in a forked child it is a copy of the parent's, which hands it out."""
         self._buffer.clear()
         self._dropped = self._dropped_mark = None
         self.buffered = 0

@@ -1,4 +1,4 @@
-"""What addresses a host's name stands for, looked up where that holds nobody up.
+"""The addresses of a host's name, looked up in a thread.
 
 The system's look-up can take half a minute, and nothing ends it: in the main thread Ctrl-C would wait for it. So it
 runs in a thread of its own, which a caller who has no more time leaves behind; a program's end does not wait for it
@@ -82,7 +82,7 @@ class LookUp:
                 del _under_way[self._key]
 
     def when_done(self, tell: Callable[[], object]) -> None:
-        """Have `tell` called once it is, in whichever thread that is; it raises nothing."""
+        """Have `tell`, which raises nothing, called when it is done, in any thread."""
         with _lock:
             if not self._is_done.is_set():
                 self._when_done.append(tell)
@@ -101,7 +101,7 @@ class LookUp:
 
 
 def numeric(host: str, tcp_port: int) -> Addresses | None:
-    """The address that a number is; None for a name (and for one with a scope, which the system must read)."""
+    """The address of a numeric host; None for a name, and for an address with a zone, which the system must read."""
     with suppress(ValueError):
         if "%" not in host:
             family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET

@@ -180,7 +180,7 @@ def answer_within_s(timeout: float | None) -> float:
 
 
 def with_time_left(call: Call[T], seconds: float) -> Call[T]:
-    """The same, for a caller who waits for its answer for `seconds` from now on: what is asked late waits for less."""
+    """The same for a caller that waits `seconds` from now on: a request sent late waits in the queue for less."""
     options = call.params[3] if call.method == _INTERNAL and len(call.params) > 3 else {}
     left_s = max(0.0, seconds - ANSWER_MARGIN_S)
     if "timeout_ms" not in options or options["timeout_ms"] <= left_s * 1000:

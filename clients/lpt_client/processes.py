@@ -1,10 +1,10 @@
 """Processes: a port stays with the one that opened it, and is closed when that ends.
 
 A forked child gets a copy of everything, the socket too. Whichever process read first would get the answer, and the
-child's exit would end the session of its parent. So, before anything else runs in a child, its copies of the sockets
-are let go (of which the parent notices nothing: not a byte is sent, nothing is shut down), and its copies of the ports
-are over: their calls raise OtherProcess. That the child's copies are let go matters to the daemon as well: it sees the
-parent's connection end when the parent does, however long its children live.
+child's exit would end the session of its parent. So, before anything else runs in a child, it lets go of its copies of
+the sockets (without sending a byte or shutting anything down: the parent notices nothing), and ends its copies of the
+ports: their calls raise OtherProcess. The daemon then sees the parent's connection end when the parent does, however
+long its children live.
 
 Why not compare process numbers in each call: docs/adr/0018.
 """
@@ -27,14 +27,14 @@ class OpenPort(Protocol):
     """A port that is open in this process."""
 
     def disown(self, make_error: Callable[[], OtherProcess], /) -> None:
-        """In a forked child: send nothing, wait for nobody; whoever asks gets this error."""
+        """In a forked child: send nothing, wait for nothing; every call raises this error."""
 
     def leave_behind(self, source: object, /) -> None:
         """Close it if the program has not; `source` is what the program has left behind."""
 
 
 class StaysHere:
-    """What cannot be sent to another process, or copied."""
+    """An object that cannot be copied, or sent to another process."""
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -47,7 +47,7 @@ _ports: WeakKeyDictionary[OpenPort, int] = WeakKeyDictionary()  # → the proces
 
 
 def keep_from_children(sock: socket.socket) -> None:
-    """Have children let go of the copies of this socket that they get."""
+    """Have forked children let go of their copies of this socket."""
     _sockets.add(sock)
 
 
@@ -57,7 +57,7 @@ def register(port: OpenPort) -> None:
 
 
 def _let_go(sock: socket.socket) -> None:
-    """Have this process' copy of a socket lead nowhere; its number stays taken until the socket is closed.
+    """Make this process' copy of a socket lead nowhere; its number stays taken until the socket is closed.
 
     Why not `close`: gevent's takes the socket out of an epoll, which a child has in common with its parent.
     """

@@ -131,7 +131,7 @@ def connecting(url: Url, deadline_s: float) -> Generator[Step, Any, socket.socke
 
 
 def hint(url: Url, error: BaseException) -> str:
-    """What to add to the reason: where there is no such socket, or an address of one link names no interface here."""
+    """What to add to the reason: there is no such socket, or a link-local address names no interface that is here."""
     if url.scheme == UNIX and isinstance(error, FileNotFoundError):
         return " (there is no such socket; is the daemon running?)"
     zone = split_zone(url.host)[1]

@@ -1,4 +1,4 @@
-"""Where the trio client can be used, and words for where it cannot: asyncio, no event loop, another thread."""
+"""Whether the trio client can be used here, and if not (asyncio, no event loop, another thread), what to do."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WAYS_OUT: Final = (
 
 
 def check_under_trio(what: str) -> None:
-    """Raise RuntimeError, in words, unless this is a task of trio."""
+    """Raise RuntimeError, which says what to do, unless this is a task of trio."""
     try:
         trio.lowlevel.current_task()
     except RuntimeError:
@@ -56,7 +56,7 @@ class Home:
             return False
 
     def check(self) -> None:
-        """Raise RuntimeError, in words, unless this is a task of that trio.run."""
+        """Raise RuntimeError, which says what to do, unless this is a task of that trio.run."""
         if threading.get_ident() != self.thread:
             raise RuntimeError(
                 "this port belongs to a trio.run in another thread: call it from there "

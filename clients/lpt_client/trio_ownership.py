@@ -144,7 +144,7 @@ class Ownership:
         self.revoked, self.lease_warning, self.waiting = None, None, 0
 
     def end_block(self) -> None:
-        """The same, in the loop: whoever relies on the port is told."""
+        """The same, in the loop: end the block that relies on the port."""
         if self._lost is not None:
             self._lost.scope.cancel()
 

@@ -189,7 +189,7 @@ class TlsTransport:
         return self._raw.is_unreachable()
 
     async def close(self) -> None:
-        """See Transport. The daemon is told goodbye if that takes no time."""
+        """See Transport. Says goodbye to the daemon if that takes no time."""
         with suppress(*TRANSPORT_ERRORS):
             self._pipe.write_goodbye()
             self._raw.try_send(self._unsent + self._pipe.take_outgoing())

@@ -1,4 +1,4 @@
-"""What a program hands in, checked before anything is sent, for both front ends.
+"""Arguments, checked before anything is sent, for both front ends.
 
 What is of another kind is a TypeError, what is out of range a ValueError; both name the argument, what it was and what
 it takes. Whole numbers are what `operator.index` makes one of (int, IntEnum, numpy's integers), and never a float: a
@@ -70,14 +70,14 @@ def _real(value: Any, name: str, takes: str) -> float:
 
 
 def flag(value: Any, name: str) -> bool:
-    """True or False, and nothing that only counts as such: the text "off" would be True."""
+    """True or False, and nothing that merely has a truth value: the text "off" would be True."""
     if isinstance(value, bool):
         return value
     raise _wrong_type(value, name, "True or False")
 
 
 def text(value: Any, name: str) -> str:
-    """A text that the daemon takes as one."""
+    """Text, no longer than the daemon accepts."""
     if not isinstance(value, str):
         raise _wrong_type(value, name, "a text (str)")
     size = len(value.encode(errors="backslashreplace"))  # as the codec sends what is not UTF-8
@@ -108,7 +108,7 @@ def function(value: T, name: str, *, is_needed: bool = False) -> T:
 def opening(
     url: Any, *, client: Any, token: Any, tls: Any, reconnect: Any, resume: Any, open_by: Any, open_by_name: str
 ) -> Url:
-    """What both `open_port` are given. Returns the address; raises UrlError for a text that is none."""
+    """The arguments that both `open_port` have in common. Returns the address; UrlError for text that is none."""
     parsed = _address(url)
     for name, value in {"client": client, "token": token}.items():
         if value is not None:
@@ -122,7 +122,7 @@ def opening(
 
 
 def _address(value: Any) -> Url:
-    """The address of a daemon. Raises UrlError for a text that is none."""
+    """The address of a daemon. Raises UrlError for text that is none."""
     if isinstance(value, Url):
         return value
     if isinstance(value, str):

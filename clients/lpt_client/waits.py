@@ -35,14 +35,14 @@ def deadline_after(timeout: float | None) -> float:
 
 
 class Readiness:
-    """Waits until a socket can be read, or written."""
+    """Waits until a socket is readable, or writable."""
 
     def __init__(self, sock: socket.socket, *, to_write: bool = False) -> None:
         # Given milliseconds: something that is true once it can be, or false when they are over.
         self.poll: Any = (_poll if HAS_POLL else _select)(sock, to_write)
 
     def wait(self, deadline_s: float) -> None:
-        """Return when it can be; raises TimeoutError if that is not so by the deadline. Looks at least once."""
+        """Return once it is; raises TimeoutError at the deadline. Looks at least once."""
         while True:
             remaining_s = deadline_s - time.monotonic()
             wait_s = LONGEST_WAIT_S if remaining_s > LONGEST_WAIT_S else remaining_s if remaining_s > 0 else 0.0
@@ -110,5 +110,5 @@ class Attempt(Generic[T]):
             raise
 
     def abandon(self) -> None:
-        """Clean up what it has come to."""
+        """Give it up, and clean up what it has opened."""
         self._steps.close()

@@ -1,7 +1,7 @@
-"""A command that lptctl runs for whoever called it, as flock(1) and timeout(1) do: transparent, in the foreground.
+"""A command that lptctl runs in the foreground, transparently, as flock(1) and timeout(1) do.
 
 The command gets the standard streams, the signals that are ignored and those that are blocked as lptctl got them. What
-it leaves running is adopted by lptctl, reaped and told of (on Linux, with /proc); so lptctl may be the first process of
+it leaves running is adopted by lptctl, reaped and listed (on Linux, with /proc); so lptctl may be the first process of
 a container.
 """
 
@@ -21,7 +21,7 @@ from lptctl import outcome, prctl, signals
 # Passed on to the command, where the system has them.
 _PASSED_ON: Final = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
 _FROM_KEYBOARD: Final = ("SIGINT", "SIGQUIT")
-# What the command leaves running may take so long to end before it is told of.
+# What the command leaves running may take so long to end before it is listed.
 _LEFT_BEHIND_S: Final = 0.1
 _LOOK_INTERVAL_S: Final = 0.01
 _LISTED_MAX: Final = 4  # of those
@@ -68,7 +68,7 @@ class Command:
             raise _not_started(self._arguments[0], exc) from exc
 
     async def attend(self, job: Callable[[trio.Nursery], Awaitable[int]]) -> int:
-        """Do the job, which runs this command, and pass signals on meanwhile; what is left running is told of.
+        """Do the job, which runs this command, and pass signals on meanwhile; then list what is left running.
 
         The result of the job, or -n for the signal that came before the command had started. The job's error is raised;
         its nursery ends with it.
@@ -128,7 +128,7 @@ class Command:
             self._early.add(number)
 
     async def end(self, kill_after_s: float) -> None:
-        """Have it end: SIGTERM, and SIGKILL if it does not heed that. It has been started."""
+        """End it, once it has been started: SIGTERM, and SIGKILL if that is ignored."""
         assert self._process is not None
         self._process.terminate()
         with trio.move_on_after(kill_after_s):
@@ -139,7 +139,7 @@ class Command:
             await self.wait()
 
     async def _tell_left_behind(self) -> None:
-        """Say what it left running; what ends soon is not told."""
+        """List what it left running, except what ends soon."""
         with trio.move_on_after(_LEFT_BEHIND_S):
             while _children() - self._before:
                 await trio.sleep(_LOOK_INTERVAL_S)
@@ -168,7 +168,9 @@ class Command:
         """Take note of whatever has ended: the command, and what it has left to us."""
         if self._process is not None and self._process.poll() is not None:
             self._ended.set()
-        theirs = set() if os.getpid() == 1 else self._before  # of whoever called us by exec; the first reaps all
+        theirs = (
+            set() if os.getpid() == 1 else self._before
+        )  # of the program that became lptctl by exec; the first process reaps all
         for number in _children() - theirs:
             if self._process is None or number != self._process.pid:
                 os.waitpid(number, os.WNOHANG)

@@ -142,7 +142,7 @@ def _token() -> str | None:
 
 
 def checked_text(text: str, name: str) -> str:
-    """A text that the daemon takes as one. Raises Failure, which says how long it may be."""
+    """Text, no longer than the daemon accepts. Raises Failure, which says how long it may be."""
     from lpt_client import values
 
     try:

@@ -136,7 +136,7 @@ class Listener:
 
 
 async def _tell_of_breaks(port: lpt_client.Port) -> None:
-    """Say that nothing comes for now; what was missed is told in the stream. Raises nothing."""
+    """Say that nothing comes for now; the stream says what was missed. Raises nothing."""
     while True:
         outcome.say(str(await port.wait_lost()))
         try:

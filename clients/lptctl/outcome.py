@@ -8,7 +8,7 @@
      or `latency` without an interrupt
 5    standard output, or a file of results, could not be written; what was asked for may have been done
 126  `run`, `drain`: the command cannot be executed        127  there is no such command
-128+n  ended by signal n, as a shell shows it (130: Ctrl-C; 141: whoever read the output is gone)
+128+n  ended by signal n, as a shell shows it (130: Ctrl-C; 141: the reader of the output has gone)
 
 `run` and `drain` otherwise end as their command ends. What a signal ends dies of that signal, so that a shell which
 runs it in a loop ends the loop. Within lptctl, -n stands for that, as in subprocess.

@@ -27,12 +27,12 @@ def _prctl() -> Callable[[int, int], object]:
 
 
 def forbid_core() -> None:
-    """Let the death of this process leave no core."""
+    """Let this process die without leaving a core file."""
     _prctl()(_PR_SET_DUMPABLE, 0)
 
 
 def adopt_orphans(is_on: bool) -> None:
-    """Make this process the parent of what its descendants leave behind, in place of the first process, or no more."""
+    """Make this process, in place of the first one, the parent of what its descendants leave behind; or stop that."""
     _prctl()(_PR_SET_CHILD_SUBREAPER, is_on)
 
 

@@ -26,7 +26,7 @@ def end_in_order() -> None:
 
 
 def heeded(names: Sequence[str]) -> list[int]:
-    """Those signals that this system has and that this process was not started to ignore, as under nohup(1)."""
+    """Those that this system has, without those that this process was started to ignore, as under nohup(1)."""
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     return [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
 

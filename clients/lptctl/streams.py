@@ -1,4 +1,4 @@
-"""The standard streams, however they were inherited: closed, full, non-blocking, or with nobody who reads them.
+"""The standard streams, however they were inherited: closed, full, non-blocking, or without a reader.
 
 Standard output is written whole, or the command fails: Failure, or ReaderGone where that is a pipe without a reader.
 Standard error is for people: what it does not take is dropped, and holds up nothing.
@@ -22,7 +22,7 @@ NOTE_TIMEOUT_S: Final = 1.0
 
 
 class ReaderGone(Exception):  # noqa: N818 - no error: `lptctl listen | head` ends so
-    """Whoever read the output has seen enough."""
+    """The reader of the output has gone: it has seen enough."""
 
 
 class Output(io.RawIOBase):
@@ -69,13 +69,13 @@ class Output(io.RawIOBase):
     def _write(self, chunk: memoryview) -> int:
         try:
             return os.write(self._number, chunk)
-        except BlockingIOError:  # whoever started us shares this descriptor, and has made it non-blocking
+        except BlockingIOError:  # the process that started us shares this descriptor, and made it non-blocking
             select.select((), (self._number,), ())
             return 0
 
 
 class Notes(Output):
-    """Standard error as a raw stream: it fails never, and waits for NOTE_TIMEOUT_S at the most."""
+    """Standard error as a raw stream: it never fails, and waits for at most NOTE_TIMEOUT_S."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)

@@ -24,7 +24,7 @@ _SILENCES: Final = (KIND_MASKED, KIND_STOPPED)
 
 
 class LoggedMark(NamedTuple):
-    """A mark in the log: whoever goes on behind it may have to hear of it all the same."""
+    """A mark in the log: a session that goes on behind it may still have to be told of it."""
 
     entry: int
     seq: int

@@ -1,4 +1,4 @@
-"""Libraries that only some programs need: what is said where one is not installed."""
+"""Libraries that only some programs need: which one is missing, and what to type."""
 
 from __future__ import annotations
 

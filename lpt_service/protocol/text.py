@@ -1,4 +1,4 @@
-"""Text of others: fit to be shown, and as their editors save it."""
+"""Text from elsewhere: escaped for display; byte order marks, UTF-16; times of day."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lpt_service.server.session import Session
 
 # Sessions of a port that hold nothing, and are kept for answers to disconnects that their clients may not have read.
-# When there are more, the oldest ends: whoever comes and goes without a goodbye must not use up the sessions.
+# When there are more, the oldest ends: a client that comes and goes without a goodbye must not use up the sessions.
 HOLDING_NOTHING_MAX: Final = 64
 _ROLE_LOST: Final = "the role use was taken away"
 _log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""Looks, now and then, whether the peers of the sessions are there, and read what they are owed.
+"""Looks, now and then, whether the sessions' peers can be reached, and read their replies.
 
 The kernel does the asking; what it found out is looked at here: `Stream.is_unreachable`.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 # So often in the time after which something is to be noticed: it is noticed a fifth late at the most.
 _LOOKS: Final = 5
-# A reload that shortens the limits is heeded within this.
+# A reload that shortens the limits takes effect within this.
 LOOK_INTERVAL_MAX_S: Final = 5.0
 # About 0.1 ms of work.
 LOOKS_A_TURN: Final = 64

@@ -114,7 +114,7 @@ class Session:
                 self.log.debug("%s connected and left without a word", self.origin.peer)
 
     def _note(self) -> None:
-        """It has said something, or is sent away. Who comes and leaves without a word, a health check, is no news."""
+        """Log it from now on: it has said something, or is sent away. A silent health check is no news."""
         if not self._is_noted:
             self._is_noted = True
             self.log = SessionLogger(self.daemon.strangers.logger(_log), self.number, str(self.identity))

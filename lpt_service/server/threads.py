@@ -1,4 +1,4 @@
-"""What has to wait for a disk waits in a thread: the event loop never does."""
+"""Threads for what may have to wait for a disk: the event loop never does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import trio
 
 
 async def in_thread(function: Callable[[], object]) -> None:
-    """Run it in a thread. One that hangs keeps nobody else waiting; whoever is cancelled leaves it to itself."""
+    """Run it in a thread. One that hangs keeps nobody else waiting; a caller that is cancelled leaves it to itself."""
     await trio.to_thread.run_sync(function, abandon_on_cancel=True, limiter=trio.CapacityLimiter(1))
 
 

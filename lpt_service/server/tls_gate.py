@@ -106,7 +106,7 @@ class TlsGate:
         return True
 
     def _complain_of(self, stream: TlsStream, peer: str, why: str) -> None:
-        """Who has left without a word, a health check, is counted only."""
+        """A connection that left without a word, such as a health check, is only counted."""
         if stream.has_heard:
             self._complain(peer, why)
         else:
