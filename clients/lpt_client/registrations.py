@@ -55,7 +55,7 @@ class Registrations(Generic[S]):
         return next(self._tokens)
 
     def add(self, registration: S, stream: int) -> None:
-        """Add a registration, connected on a session whose log is `stream`. It gets the mark if nothing is heard now."""
+        """Add a registration, connected on a session whose log is `stream`. It gets the mark if nothing is heard."""
         self._by_token[registration.token] = registration
         self._all = tuple(self._by_token.values())
         self._stream = stream
