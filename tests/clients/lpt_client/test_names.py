@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +17,7 @@ import trio
 import lpt_client
 from lpt_client import blocking
 from lpt_client.names import LookUp, numeric
+from tests.clients import slow_names
 from tests.clients.blocking_harness import BOUND_S
 
 SLOW = "lpt://slow.example/LPT1"
@@ -156,16 +155,6 @@ async def test_the_next_address_is_tried_under_trio(resolver: Resolver) -> None:
             pass
 
 
-SITECUSTOMIZE = """
-import os, socket, threading
-
-def getaddrinfo(*_, **__):
-    os.write(2, b"looking up\\n")
-    threading.Event().wait()
-
-socket.getaddrinfo = getaddrinfo
-"""
-
 PROGRAMS = {
     "blocking": "from lpt_client import blocking; blocking.open_port('lpt://slow.example')",
     "trio": "import lpt_client, trio; trio.run(lpt_client.open_port('lpt://slow.example').__aenter__)",
@@ -175,18 +164,6 @@ PROGRAMS = {
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_ends_at_once(program: str, tmp_path: Path) -> None:
-    """The look-up never ends; whoever waited for it would, too."""
-    (tmp_path / "sitecustomize.py").write_text(SITECUSTOMIZE)
-    path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAMS[program]],
-        env={**os.environ, "PYTHONPATH": path},
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    assert process.stderr is not None
-    with process, process.stderr:
-        assert process.stderr.readline() == b"looking up\n"
-        process.send_signal(signal.SIGINT)
-        assert b"KeyboardInterrupt" in process.stderr.read()
-        assert process.wait(BOUND_S) in (-signal.SIGINT, 1)
+    code, said = slow_names.interrupt(["-c", PROGRAMS[program]], tmp_path)
+    assert b"KeyboardInterrupt" in said
+    assert code in (-signal.SIGINT, 1)
