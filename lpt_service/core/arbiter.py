@@ -151,7 +151,7 @@ class Arbiter:
         self._reopen(now_ns)
 
     def _reopen(self, now_ns: int) -> None:
-        """If nothing keeps the port from being granted any more: do what has been left undone."""
+        """Do what was left undone, if nothing keeps the port from being granted any longer."""
         if self._ownership.is_open and (self._ownership.waiting or self.is_check_owed):
             self._hand_on(now_ns)
 

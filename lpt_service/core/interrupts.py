@@ -225,7 +225,7 @@ class InterruptRegistry:
         self.mark_state(now_ns)
 
     def mark_state(self, now_ns: int) -> None:
-        """If somebody is to hear the port: write down that it is heard from here on, or why it is not.
+        """Log that the port is heard from here on, or why it is not, if somebody is to hear it.
 
         The latest mark of the log says so at any time; a silence that it tells of already is not written twice.
         """

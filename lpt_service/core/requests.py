@@ -109,7 +109,7 @@ def parse_request(session: SessionState, message: Request) -> ControlRequest:
 
 
 def _bytes_of(given: Any, *, is_raw: bool) -> bytes:
-    """The buffer that a client means by something else than bin. Raises RequestError where that is not certain."""
+    """The buffer that a client means by something other than bin. Raises RequestError where that is not certain."""
     if type(given) not in (str, Raw):
         raise invalid(f"input: must be bin, got {type(given).__name__} (pack bytes as the MessagePack type bin)")
     if not is_raw and not given.isascii():

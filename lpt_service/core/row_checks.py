@@ -22,7 +22,7 @@ _DEFERRED_ROUTINE: Final = slice(16, 24)
 
 
 def _names_deferred_check(request: ControlRequest) -> bool:
-    """Whether the input, which may be too short still, connects a deferred port check."""
+    """Whether the input, whose length has not been checked yet, connects a deferred port check."""
     return request.row.code == Ioctl.PARALLEL_CONNECT_INTERRUPT and any(request.input[_DEFERRED_ROUTINE])
 
 

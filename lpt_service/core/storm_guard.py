@@ -11,8 +11,8 @@ LONGEST_PAUSE_NS: Final = 60_000_000_000
 # Times of interrupts that are remembered, about 100 bytes each. There are never more of them than `max_rate_hz`, so a
 # limit up to this is kept exactly.
 ENTRIES_MAX: Final = 65_536
-# Above it, interrupts that come so close together count as of the last of them: the port is never masked too late, and
-# too early only for what would be too many in 15 µs more than a second.
+# Above it, interrupts within 15 µs of each other count as coming with the last of them: the port is never masked too
+# late, and too early only if there would be too many within 15 µs more than a second.
 _GRAIN_NS: Final = WINDOW_NS // ENTRIES_MAX + 1
 
 

@@ -1,4 +1,4 @@
-"""Why a request cannot be carried out now, in words: what STATUS_IO_TIMEOUT tells."""
+"""Why a request cannot be carried out now, in words: the detail of STATUS_IO_TIMEOUT."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lpt_service.protocol.text import escape
 if TYPE_CHECKING:
     from lpt_service.core.function_driver import FunctionDriver
 
-# Of each text in it that somebody chose: enough to know who is meant.
+# Of each name in it: enough to recognize it.
 SHOWN_CHARACTERS_MAX: Final = 60
 
 
 def why_busy(driver: FunctionDriver, request: ControlRequest) -> str:
-    """Who or what keeps `request` from the port at this moment, and its place if it is in the queue.
+    """What `request` waits for at this moment, and its place if it is in the queue.
 
-    Of the owner this tells what `status` tells everybody.
+    What it says of the owner, `status` says to everybody.
     """
     ownership, name = driver.ownership, driver.settings.name
     if driver.jobs.belong_to(request.session):

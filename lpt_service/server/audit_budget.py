@@ -21,7 +21,7 @@ class Sum(NamedTuple):
 
 
 class Budget:
-    """So many in WINDOW_S; the others are counted.
+    """Admits so many in WINDOW_S, and counts the others.
 
     A window begins with the first in it, so that a span of WINDOW_S across two of them may take twice as many.
     """

@@ -163,7 +163,7 @@ class ListenerSet:
         return wanted
 
     def _explain(self, exc: OSError, wanted: _Wanted, everything: list[_Wanted]) -> str:
-        """Why it cannot be listened on; where another listener of this daemon is in the way, that one."""
+        """Why it cannot be listened on; names another listener of this daemon that is in the way."""
         if exc.errno == errno.EADDRINUSE:
             for listener in (*self.inherited, *(found for each in everything for found in each.found)):
                 address = next((each for each in wanted.missing if each.overlaps(listener.address)), None)

@@ -160,7 +160,7 @@ class Parking:
         return self._holds_of_port(state) or state in self._worker.driver.ownership.drainers
 
     def _holds_of_port(self, state: SessionState) -> bool:
-        """What outlives the daemon, too, which a drain does not: it is there to restart."""
+        """Whether it holds something that outlives the daemon; a drain does not, whose purpose is a restart."""
         driver = self._worker.driver
         return driver.ownership.owner is state or bool(state.pending) or driver.registry.holds(state)
 

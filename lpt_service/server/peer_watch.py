@@ -15,7 +15,7 @@ from lpt_service.config import LimitsConfig
 if TYPE_CHECKING:
     from lpt_service.server.session import Session
 
-# So often in the time after which something is to be noticed: it is noticed a fifth late at the most.
+# Looks within the time after which something is to be noticed: so it is noticed at most a fifth late.
 _LOOKS: Final = 5
 # A reload that shortens the limits takes effect within this.
 LOOK_INTERVAL_MAX_S: Final = 5.0
@@ -24,7 +24,7 @@ LOOKS_A_TURN: Final = 64
 
 
 async def watch_peers(sessions: Collection[Session], limits: Callable[[], LimitsConfig]) -> None:
-    """Have every session look after its peer, for ever. `sessions` may change; `limits` gives those in force."""
+    """Have every session check its peer, for ever. `sessions` may change; `limits` gives those in force."""
     while True:
         shortest_s = min(limits().dead_peer_s, limits().unread_reply_s)
         await trio.sleep(min(shortest_s / _LOOKS, LOOK_INTERVAL_MAX_S))

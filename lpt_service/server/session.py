@@ -172,7 +172,7 @@ class Session:
             self._lose(str(exc) or type(exc).__name__)
 
     def _reads_replies(self, now_s: float) -> bool:
-        """Whether none waits, or the client has taken something since the last look. A part of a frame is enough."""
+        """Whether no reply waits, or the client has taken something since the last look, be it part of a frame."""
         is_ending = self._is_lost or self._end_reason is not None
         if is_ending or not self._is_blocked or not self.outbox.owes_reply:
             return True
@@ -225,7 +225,7 @@ class Session:
             await self._see_off(is_patient=is_patient)
 
     async def _see_off(self, *, is_patient: bool) -> None:
-        """Shut down once all is in the socket. `is_patient`: and keep it until the client has taken all."""
+        """Shut the socket down once it has everything. `is_patient`: keep it until the client has taken that."""
         while self._is_blocked and not self._is_lost:
             await self._room.park()
         if not self._is_lost:

@@ -23,7 +23,7 @@ UNSENT_LOW_WATER_BYTES: Final = 64 * 1024
 # After the last frame: how long, and how much, a peer may still be talking before the connection is cut.
 _DISCARD_S: Final = 1.0
 _DISCARD_BYTES: Final = 16 * 1024 * 1024
-_LOOK_S: Final = 1.0  # whether the peer has taken all is looked at so often
+_LOOK_S: Final = 1.0  # between two looks at whether the peer has taken everything
 _INT: Final = struct.Struct("i")
 # The room that a last frame gets behind what the peer has not read, as far as net.core.wmem_max allows.
 _LAST_ROOM_BYTES: Final = 512 * 1024
@@ -56,10 +56,10 @@ class Stream(Protocol):
         """Bytes sent that the peer has not taken yet; that it shrinks shows that the peer is alive."""
 
     def set_dead_peer_s(self, dead_peer_s: float) -> None:
-        """From now on, a peer that cannot be reached is to be noticed within so long."""
+        """From now on, notice a peer that cannot be reached within this time."""
 
     def is_unreachable(self, dead_peer_s: float) -> bool:
-        """Whether the peer has been asked for a sign of life, and has given none for so long.
+        """Whether the peer has been asked for a sign of life, and has given none for that long.
 
         Whether it reads does not matter: it is its kernel that answers.
         """
@@ -143,7 +143,7 @@ class SocketStream:
                 discarded += len(data)
 
     async def wait_until_taken(self) -> None:
-        """What a Unix socket was sent, it has; TCP gives up soon what its peer does not take from a closed socket."""
+        """A Unix socket's peer has everything; TCP soon gives up what its peer does not take from a closed socket."""
         while self._socket.family != socket.AF_UNIX and self.unsent_bytes():  # noqa: ASYNC110 - no event tells of it
             await trio.sleep(_LOOK_S)
 

@@ -170,7 +170,7 @@ class Validity(NamedTuple):
         return (self.until_s - now_s) / _DAY_S
 
     def warning(self, now_s: float) -> str | None:
-        """What is to be said of it at a time of day, if anything."""
+        """The warning that is due at a time of day, if any."""
         if now_s < self.from_s:
             return f"is not valid before {utc(self.from_s)}, and here it is {utc(now_s)}: is this clock wrong?"
         days = self.days_left(now_s)
