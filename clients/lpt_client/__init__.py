@@ -17,7 +17,8 @@ Without (needs no package but msgpack, runs on any system):
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lpt_client.errors import (
@@ -125,4 +126,11 @@ def _explain(name: str, error: ImportError) -> None:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    # help() and completion look at every name that is listed: without trio they would fail.
+    return sorted({*globals(), *__all__} - (set() if _is_installed("trio") else _LATER.keys()))
+
+
+def _is_installed(library: str) -> bool:
+    with suppress(ImportError):  # of an import hook that refuses it
+        return importlib.util.find_spec(library) is not None
+    return False

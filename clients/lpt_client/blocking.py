@@ -35,7 +35,7 @@ from lpt_client.events import LeaseWarning, SessionInfo
 from lpt_client.interrupt_stream import MAX_BUFFERED_EVENTS, Deferred, Isr, OnOther
 from lpt_client.operations import Call, Clock, PulseEdges
 from lpt_client.processes import StaysHere
-from lpt_client.sockets import TlsOptions, connect_socket, default_client_name
+from lpt_client.sockets import TlsOptions, default_client_name
 from lpt_client.waits import deadline_after
 from lpt_service.protocol.ioctl import CONTROL, DATA
 from lpt_service.protocol.structs import (
@@ -67,7 +67,7 @@ def open_port(
     resume: bool = True,
     connect_timeout_s: float = 10.0,
     reply_timeout_s: float = REPLY_TIMEOUT_S,
-    open_socket: OpenSocket = connect_socket,
+    open_socket: OpenSocket | None = None,
 ) -> Port:
     """Connect to a port of a daemon; use it in a `with` block, or `close` it.
 
@@ -87,7 +87,8 @@ def open_port(
             loss of the connection is one of the session.
         connect_timeout_s: bounds the look-up of the name, the connection and hello together, in seconds.
         reply_timeout_s: bounds the wait for the answer to a request that waits for nobody; then ConnectionLost.
-        open_socket: gives the connected socket, given the URL and a deadline in `time.monotonic()`: for tunnels, tests.
+        open_socket: gives the connected socket, given the URL and a deadline in `time.monotonic()`, in place of the
+            ordinary way: for tunnels and tests.
 
     Raises UrlError, ConnectFailed (not reached in time) or HelloRefused (protocol, token, name of the port).
     """

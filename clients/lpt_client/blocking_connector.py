@@ -13,7 +13,7 @@ from lpt_client.blocking_transport import SocketTransport, TlsTransport, Transpo
 from lpt_client.conversation import Conversation, ConversationEvent
 from lpt_client.errors import ConnectFailed, ConversationError
 from lpt_client.events import SessionInfo
-from lpt_client.sockets import TlsFailed, TlsOptions, connect_socket, connecting, why
+from lpt_client.sockets import TlsFailed, TlsOptions, connecting, why
 from lpt_client.waits import Attempt, Step
 from lpt_service.protocol.url import TLS, Url
 
@@ -39,7 +39,7 @@ class Connector:
         tls: ssl.SSLContext | TlsOptions | None,
         connect_timeout_s: float,
         reply_timeout_s: float,
-        open_socket: OpenSocket,
+        open_socket: OpenSocket | None,
         leaves_with_connection: bool,
     ) -> None:
         self.url = url
@@ -73,7 +73,7 @@ class Connector:
         hear_from: tuple[int, int] | None,
         deadline_s: float,
     ) -> Generator[Step, Any, Link]:
-        if self._open_socket is connect_socket:
+        if self._open_socket is None:
             raw = SocketTransport((yield from connecting(self.url, deadline_s)))
         else:
             raw = SocketTransport(self._open_socket(self.url, deadline_s))

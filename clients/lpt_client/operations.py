@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from lpt_client.errors import NotSupported, request_error
-from lpt_client.values import TIMEOUT_MAX_S, U64_MAX, data, flag, patience, text, whole
+from lpt_client.values import TIMEOUT_MAX_S, U64_MAX, data, flag, patience, text, whole, wrong_type
 from lpt_service.protocol import messages, structs
 from lpt_service.protocol.codec import U32_MAX
 from lpt_service.protocol.errors import ConversationError, LptError, RequestError
@@ -159,7 +159,7 @@ def _ioctl_option(name: str, value: Any) -> Any:
     if name != "from":
         raise TypeError(f"ioctl has no option {name!r}; there are timeout_ms, grant and from")
     if not isinstance(value, Sequence) or isinstance(value, (str, bytes)) or len(value) != 2:
-        raise TypeError(f"from is {value!r:.60}, it must be (stream, next_seq)")
+        raise wrong_type(value, name, "(stream, next_seq)")
     return tuple(whole(each, f"from[{index}]", 0, U64_MAX) for index, each in enumerate(value))
 
 

@@ -33,7 +33,7 @@ def whole(value: Any, name: str, least: int, most: int, unit: str = "a whole num
     try:
         number = operator.index(value)
     except TypeError:
-        raise _wrong_type(value, name, f"{unit} from {least:,} to {most:,}") from None
+        raise wrong_type(value, name, f"{unit} from {least:,} to {most:,}") from None
     if not least <= number <= most:
         raise ValueError(f"{name} is {_shown(value)}, it must be {unit} from {least:,} to {most:,}")
     return number
@@ -60,26 +60,26 @@ def patience(value: Any, name: str) -> float:
 def _real(value: Any, name: str, takes: str) -> float:
     is_number = hasattr(value, "__float__") or hasattr(value, "__index__")
     if not is_number or isinstance(value, (bool, str, bytes)):  # numpy's texts have a __float__
-        raise _wrong_type(value, name, takes)
+        raise wrong_type(value, name, takes)
     try:
         return float(value)
     except OverflowError:  # an int beyond what a float holds
         return math.inf if value > 0 else -math.inf
     except (TypeError, ValueError):
-        raise _wrong_type(value, name, takes) from None
+        raise wrong_type(value, name, takes) from None
 
 
 def flag(value: Any, name: str) -> bool:
     """True or False, and nothing that merely has a truth value: the text "off" would be True."""
     if isinstance(value, bool):
         return value
-    raise _wrong_type(value, name, "True or False")
+    raise wrong_type(value, name, "True or False")
 
 
 def text(value: Any, name: str) -> str:
     """Text, no longer than the daemon accepts."""
     if not isinstance(value, str):
-        raise _wrong_type(value, name, "a text (str)")
+        raise wrong_type(value, name, "a text (str)")
     size = len(value.encode(errors="backslashreplace"))  # as the codec sends what is not UTF-8
     if size > _DAEMON.max_string_bytes:
         raise ValueError(f"{name} has {size:,} bytes in UTF-8, it must have at most {_DAEMON.max_string_bytes:,}")
@@ -89,7 +89,7 @@ def text(value: Any, name: str) -> str:
 def data(value: Any, name: str) -> bytes:
     """Bytes for the daemon."""
     if not isinstance(value, (bytes, bytearray, memoryview)):
-        raise _wrong_type(value, name, "bytes")
+        raise wrong_type(value, name, "bytes")
     given = bytes(value)
     if len(given) > INPUT_MAX_BYTES:
         raise ValueError(f"{name} has {len(given):,} bytes, it must have at most {INPUT_MAX_BYTES:,}")
@@ -101,7 +101,7 @@ def function(value: T, name: str, *, is_needed: bool = False) -> T:
     if inspect.iscoroutinefunction(value):
         raise TypeError(f"{name} is an async function, it must be a plain one (which may set an event for a task)")
     if not callable(value) and (is_needed or value is not None):
-        raise _wrong_type(value, name, "a function")
+        raise wrong_type(value, name, "a function")
     return value
 
 
@@ -116,7 +116,7 @@ def opening(
     flag(reconnect, "reconnect")
     flag(resume, "resume")
     if open_by is not None and not callable(open_by):
-        raise _wrong_type(open_by, open_by_name, "a function")
+        raise wrong_type(open_by, open_by_name, "a function")
     _check_tls(tls)
     return parsed
 
@@ -130,19 +130,20 @@ def _address(value: Any) -> Url:
     takes = 'an address such as "lpt://lab-pc:5378/LPT1"'
     if value is None:
         takes += " (is a variable unset? leave the address out for this computer's daemon)"
-    raise _wrong_type(value, "url", takes)
+    raise wrong_type(value, "url", takes)
 
 
 def _check_tls(value: Any) -> None:
     if isinstance(value, tuple) and hasattr(value, "_asdict"):  # TlsOptions, whose module needs this one
         for name, path in value._asdict().items():
             if path is not None and not isinstance(path, (str, os.PathLike)):
-                raise _wrong_type(path, f"tls.{name}", "the path of a file")
+                raise wrong_type(path, f"tls.{name}", "the path of a file")
     elif value is not None and not hasattr(value, "wrap_bio"):
-        raise _wrong_type(value, "tls", "TlsOptions(ca=…), an ssl.SSLContext, or None")
+        raise wrong_type(value, "tls", "TlsOptions(ca=…), an ssl.SSLContext, or None")
 
 
-def _wrong_type(value: object, name: str, takes: str) -> TypeError:
+def wrong_type(value: object, name: str, takes: str) -> TypeError:
+    """The error for a value of another kind than `takes` says."""
     return TypeError(f"{name} is {_shown(value)}{_kind(value)}, it must be {takes}")
 
 

@@ -117,6 +117,15 @@ def test_without_trio_it_says_what_to_type(name: str, how: str) -> None:
     )
 
 
+def test_without_trio_help_and_completion_leave_out_what_is_not_there() -> None:
+    """They take a module's names from `dir`, or its `__all__`, and look at each."""
+    looks = "import inspect, lpt_client; inspect.getmembers(lpt_client); print(pydoc.plaintext.document(lpt_client))"
+    assert "class TimedOut" in run(f"import pydoc\n{_ALONE}{looks}")
+    names = run(f"{_ALONE}import lpt_client; print(*dir(lpt_client))").split()
+    assert "blocking" in names
+    assert not {"open_port", "Port", "Interrupts"} & {*names}
+
+
 @pytest.mark.parametrize("how", ["import lpt_client; lpt_client.blocking", "from lpt_client import blocking"])
 def test_without_msgpack_the_blocking_client_says_what_to_type(how: str) -> None:
     assert failure(f"Only.names.discard('msgpack'); {how}") == (

@@ -55,6 +55,13 @@ class Text(str):
         return 5.0
 
 
+class Unshown:
+    """As a class of the program's own may be."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError
+
+
 class Kind(NamedTuple):
     """What a parameter takes, and what not; `says` is what every error of it says."""
 
@@ -104,7 +111,7 @@ GRANT = Kind(U64.says, (None, *U64.good), U64.wrong, U64.out_of_range)
 PAIR = Kind(
     r"\(stream, next_seq\)|a whole number from 0",
     ((1, 2), [Int64(1), 2]),
-    (5, "12", b"12", (1,), (1, 2, 3), {1: 2}, (1, 2.0), ("1", 2)),
+    (5, "12", b"12", (1,), (1, 2, 3), {1: 2}, (1, 2.0), ("1", 2), (10**5000,), Unshown()),
     ((-1, 2), (1, 2**64)),
 )
 ANYTHING = Kind("", (), ())
@@ -244,6 +251,11 @@ def blocking_calls() -> Iterator[tuple[Callable[..., Any], FakeDaemon]]:
 
         server.peers[0].daemon.answers["READ_PORT_UCHAR"] = b"x"
         yield call, server.peers[0].daemon
+
+
+def test_no_way_to_open_a_socket_stands_for_the_ordinary_one() -> None:
+    with pytest.raises(lpt_client.ConnectFailed, match="timed out"):
+        blocking.open_port("lpt://127.0.0.1:1", connect_timeout_s=0, open_socket=None)
 
 
 def test_what_the_blocking_client_does_not_take() -> None:
