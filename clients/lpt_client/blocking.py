@@ -29,6 +29,7 @@ from lpt_client.blocking_connector import Connector, OpenSocket
 from lpt_client.blocking_interrupts import Interrupts
 from lpt_client.blocking_keeper import Keeper
 from lpt_client.blocking_ownership import Hold
+from lpt_client.blocking_registering import connect, disconnect
 from lpt_client.blocks import block
 from lpt_client.errors import AccessDenied, LptError, Revoked
 from lpt_client.events import LeaseWarning, SessionInfo
@@ -392,11 +393,11 @@ class Port(StaysHere, Administration):
             on_other=on_other,
             max_buffered_events=max_buffered_events,
         )
-        self._keeper.connect(interrupts)
+        connect(self._keeper, interrupts)
         try:
             yield interrupts
         finally:
-            self._keeper.disconnect(interrupts)
+            disconnect(self._keeper, interrupts)
 
     @block
     def connect_port_check(self, deferred: Deferred, context: Any = None) -> Iterator[None]:
@@ -407,11 +408,11 @@ class Port(StaysHere, Administration):
         values.function(deferred, "deferred", is_needed=True)
         token = self._keeper.registrations.new_token()
         registration = Interrupts(token, None, context, hears=False, deferred=deferred)
-        self._keeper.connect(registration)
+        connect(self._keeper, registration)
         try:
             yield
         finally:
-            self._keeper.disconnect(registration)
+            disconnect(self._keeper, registration)
 
     # The way of a call
 

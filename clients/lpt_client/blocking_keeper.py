@@ -247,7 +247,7 @@ class Keeper:
         stops_at_s = self._stopped_at_s
         if stops_at_s is not None and not self.link.is_over and time.monotonic() >= stops_at_s:
             self._stopped_at_s = stops_at_s = None
-            if not self._ask_kept(deadline_s):
+            if not self.ask_kept(deadline_s):
                 self.link.lose("the port was paused or removed")
         try:
             return self.link.pump(deadline_s if stops_at_s is None else min(deadline_s, stops_at_s))
@@ -258,7 +258,7 @@ class Keeper:
                 raise
             return self.reopen(deadline_s, lost)
 
-    def _ask_kept(self, deadline_s: float) -> bool:
+    def ask_kept(self, deadline_s: float) -> bool:
         """Ask why the port has stopped: True if it will be heard again. A daemon that stops may not answer.
 
         May take CLEANUP_TIMEOUT_S longer than the deadline: a question is not left halfway.
@@ -399,44 +399,3 @@ class Keeper:
             self._stopped_at_s = time.monotonic() + _CLOSING_EXPECTED_S
         else:
             ended.make_error = ended.make_error or partial(PortStopped, notice.reason)
-
-    # Registrations
-
-    def connect(self, interrupts: Interrupts) -> None:
-        """Connect a registration, to be disconnected."""
-        interrupts.is_kept_when_stopped = self.reconnect
-        interrupts.pump, interrupts.asks_kept = self.pump, self._ask_kept
-        connected = self.call(operations.connect_interrupt(interrupts.structure))
-        interrupts.begin(connected.first_seq)
-        self.registrations.add(interrupts, self.link.session.stream)
-
-    def disconnect(self, interrupts: Interrupts) -> None:
-        """Disconnect a registration, however its block was left."""
-        try:
-            self._disconnect(interrupts)
-        finally:
-            self.registrations.discard(interrupts)
-            interrupts.is_closed = True
-
-    def _disconnect(self, interrupts: Interrupts) -> None:
-        """Undo the registration as far as there is a daemon to tell, and receive what it still sends."""
-        if (self.link.is_over and not self.is_suspended) or interrupts.make_error is not None:
-            return
-        interrupts.is_leaving = True
-        end_seq = None
-        deadline_s = time.monotonic() + CLEANUP_TIMEOUT_S
-        call = operations.disconnect_interrupt(interrupts.structure)
-        try:
-            end_seq = self.call(call, deadline_s)
-            interrupts.end_at(end_seq)
-            while interrupts.next_seq is not None and interrupts.next_seq < end_seq and time.monotonic() < deadline_s:
-                self.link.pump(deadline_s)
-        except LptError:
-            return  # refused or lost: it is disconnected
-        finally:
-            if end_seq is None:
-                interrupts.end_unknown()
-                self.registrations.leave_behind(interrupts)
-            else:
-                interrupts.end(end_seq)
-        interrupts.run_routines()

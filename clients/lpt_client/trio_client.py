@@ -28,6 +28,7 @@ from lpt_client.trio_groups import open_flat_nursery
 from lpt_client.trio_interrupts import Interrupts
 from lpt_client.trio_keeper import Keeper
 from lpt_client.trio_ownership import Hold
+from lpt_client.trio_registering import registered
 from lpt_client.trio_transport import OpenStream
 from lpt_service.protocol.ioctl import CONTROL, DATA
 from lpt_service.protocol.structs import (
@@ -388,7 +389,7 @@ class Port(StaysHere, Administration):
             on_other=on_other,
             max_buffered_events=max_buffered_events,
         )
-        async with self._keeper.registered(interrupts):
+        async with registered(self._keeper, interrupts):
             yield interrupts
 
     @async_block
@@ -399,7 +400,7 @@ class Port(StaysHere, Administration):
         """
         values.function(deferred, "deferred", is_needed=True)
         token = self._keeper.registrations.new_token()
-        async with self._keeper.registered(Interrupts(token, None, context, hears=False, deferred=deferred)):
+        async with registered(self._keeper, Interrupts(token, None, context, hears=False, deferred=deferred)):
             yield
 
     # The way of a call

@@ -17,8 +17,7 @@ the daemon keeps the session for a while (and `reconnect` and `resume` are on), 
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
 from functools import partial
 from typing import Final, TypeVar
 
@@ -39,7 +38,7 @@ from lpt_client.events import (
     Sync,
     Waiters,
 )
-from lpt_client.operations import CLEANUP_TIMEOUT_S, Call, ConnectedInterrupt
+from lpt_client.operations import Call, ConnectedInterrupt
 from lpt_client.processes import register
 from lpt_client.registrations import Registrations, may_pass
 from lpt_client.resume import resume_within_s, settle
@@ -211,7 +210,7 @@ class Keeper:
             for call in to_disconnect:
                 link.post(call)
         except Exception as exc:
-            self._fail(exc)
+            self.fail(exc)
         self._notify_changed()
         return to_connect
 
@@ -247,7 +246,7 @@ class Keeper:
         try:
             self.registrations.resumed(registration, connected, link.session.session, link.session.stream)
         except Exception as exc:
-            self._fail(exc)
+            self.fail(exc)
 
     # What the port asks
 
@@ -343,70 +342,6 @@ class Keeper:
         self._changed.set()
         self._changed = trio.Event()
 
-    # Registrations
-
-    @asynccontextmanager
-    async def registered(self, interrupts: Interrupts) -> AsyncIterator[None]:
-        """Connect a registration for the length of the block."""
-        call = operations.connect_interrupt(interrupts.structure)
-        interrupts.home = self.home
-
-        def on_response(response: Response) -> None:
-            if response.error is None and self.link is not None:
-                interrupts.begin(call.finish(response).first_seq)
-                try:
-                    self.registrations.add(interrupts, self.link.session.stream)
-                except Exception as exc:
-                    self._fail(exc)
-
-        try:
-            await self.call(call, on_response=on_response)
-        except BaseException:
-            self._drop(interrupts)  # the call has undone it
-            raise
-        try:
-            with trio.CancelScope() as scope:
-                if interrupts.has_isr or not interrupts.hears:
-                    interrupts.end_block_with(scope)
-                yield
-        finally:
-            await self._disconnect(interrupts)
-        if interrupts.scope is not None and interrupts.make_error is not None:
-            raise interrupts.make_error()
-
-    async def _disconnect(self, interrupts: Interrupts) -> None:
-        """Undo the registration as far as there is a daemon to tell, and wait for what it still sends."""
-        link = self.link
-        end_seq = None
-        interrupts.is_leaving = True
-        try:
-            if interrupts.is_over or (link is None and self._suspended is None):
-                return
-            with trio.move_on_after(CLEANUP_TIMEOUT_S, shield=True) as scope:
-                call = operations.disconnect_interrupt(interrupts.structure)
-
-                def on_response(response: Response) -> None:
-                    with suppress(LptError):  # the caller is told
-                        interrupts.end_at(call.finish(response))
-
-                end_seq = await self.call(call, on_response=on_response)
-                await interrupts.wait_until(end_seq)
-            if scope.cancelled_caught and link is not None:
-                link.lose(f"the daemon did not answer the disconnecting within {CLEANUP_TIMEOUT_S:g} s")
-        except LptError:
-            return  # refused or lost: it is disconnected
-        finally:
-            if end_seq is None:
-                interrupts.end_unknown()
-                self.registrations.leave_behind(interrupts)
-            else:
-                interrupts.end(end_seq)
-            self._drop(interrupts)
-
-    def _drop(self, interrupts: Interrupts) -> None:
-        self.registrations.discard(interrupts)
-        interrupts.close()
-
     # What the link tells
 
     def _on_lost(self, link: Link) -> None:
@@ -439,7 +374,7 @@ class Keeper:
             elif isinstance(event, (Waiters, RevokedNotice, LeaseWarning)):
                 self.ownership.on_notice(event)
         except Exception as exc:
-            self._fail(exc)
+            self.fail(exc)
 
     def _on_disconnected(self, link: Link, notice: DisconnectedNotice) -> None:
         ended = self.registrations.find_ended(notice)
@@ -469,7 +404,7 @@ class Keeper:
                 if registration.is_stopped:
                     registration.fail(PortStopped)
 
-    def _fail(self, error: Exception) -> None:
+    def fail(self, error: Exception) -> None:
         """A routine of the program failed: that ends the port's block, as a task's exception ends its nursery."""
         self.failure = self.failure or error
         self._scope.cancel()

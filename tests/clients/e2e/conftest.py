@@ -65,8 +65,10 @@ class Daemon:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that is slow for some seconds is not given up."""
-    for module in ("blocking_keeper", "blocking_link", "trio_keeper", "trio_link", "trio_ownership"):
-        monkeypatch.setattr(f"lpt_client.{module}.CLEANUP_TIMEOUT_S", 60.0)
+    modules = {"blocking": ("keeper", "link", "ownership", "registering"), "trio": ("link", "ownership", "registering")}
+    for client, names in modules.items():
+        for name in names:
+            monkeypatch.setattr(f"lpt_client.{client}_{name}.CLEANUP_TIMEOUT_S", 60.0)
 
 
 @contextmanager

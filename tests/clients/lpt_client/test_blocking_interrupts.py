@@ -142,7 +142,7 @@ def test_leaving_waits_for_what_is_still_to_come() -> None:
 
 
 def test_leaving_a_daemon_that_does_not_send_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lpt_client.blocking_keeper.CLEANUP_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("lpt_client.blocking_registering.CLEANUP_TIMEOUT_S", 0.05)
     with serving() as server, server.open_port() as port:
         server.peers[0].daemon.answers[DISCONNECT] = U64.pack(2)
         with port.connect_interrupt() as interrupts:

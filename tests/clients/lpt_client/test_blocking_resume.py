@@ -461,7 +461,7 @@ def test_the_answer_to_a_disconnect_is_lost(is_connected: bool) -> None:
 
 
 def test_a_block_left_while_there_is_no_connection_is_disconnected_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("blocking_keeper", "blocking_ownership"):
+    for module in ("blocking_ownership", "blocking_registering"):
         monkeypatch.setattr(f"lpt_client.{module}.CLEANUP_TIMEOUT_S", 0.2)
     with serving() as server:
         server.make_daemon = keeping(registrations=lambda: structures(server), grant=GRANT)

@@ -93,10 +93,10 @@ COMES: list[Callable[[], Iterator[bytes | None]]] = [
 def put(daemon: Daemon, monkeypatch: pytest.MonkeyPatch, port: blocking.Port | None = None) -> None:
     """Have it in place of the port's daemon, and its clock in place of the system's."""
     clock = SimpleNamespace(monotonic=daemon.monotonic, sleep=daemon.sleep)
-    for module in ("", "_link", "_keeper", "_connector", "_interrupts"):
+    for module in ("", "_link", "_keeper", "_ownership", "_registering", "_connector", "_interrupts"):
         monkeypatch.setattr(f"lpt_client.blocking{module}.time", clock)
     monkeypatch.setattr("lpt_client.waits.time", clock)
-    for module in ("_link", "_keeper"):
+    for module in ("_link", "_keeper", "_ownership", "_registering"):
         monkeypatch.setattr(f"lpt_client.blocking{module}.CLEANUP_TIMEOUT_S", CLEANUP_TIMEOUT_S)
     if port is not None:
         port._keeper.link._transport.close()
