@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from lpt_client import operations
 from lpt_client.blocking_link import Link
-from lpt_client.errors import InvalidDeviceState, Revoked
+from lpt_client.errors import InvalidDeviceState, LptError, Revoked
 from lpt_client.events import LeaseWarning, RevokedNotice, Waiters
 from lpt_client.operations import CLEANUP_TIMEOUT_S, Call
 
@@ -78,6 +79,12 @@ class Ownership:
         except InvalidDeviceState:
             if hold.revoked is not None:
                 raise Revoked(hold.revoked) from None  # taken away just then
+            raise
+        except BaseException as exc:
+            # Ctrl-C, perhaps before it was sent; if it was, there is nothing to free. The next link would settle it.
+            if not isinstance(exc, LptError) and not hold.link.is_over:
+                with suppress(LptError):
+                    self._keeper.call(operations.FREE, time.monotonic() + CLEANUP_TIMEOUT_S)
             raise
         finally:
             self.hold = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -373,3 +373,22 @@ def unused_tcp_port() -> Iterator[int]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         yield int(sock.getsockname()[1])
+
+
+def test_ctrl_c_before_the_port_could_be_freed_does_not_leave_it_owned(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as server, server.open_port() as port:
+        block = port.allocated()
+        block.__enter__()
+        conversation = port._keeper.link.conversation
+        request = conversation.request
+
+        def interrupted(*_: object) -> NoReturn:
+            monkeypatch.setattr(conversation, "request", request)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(conversation, "request", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            block.__exit__(None, None, None)
+        assert port.grant is None
+        port.ping()
+        assert server.peers[0].daemon.names.count(FREE) == 1
