@@ -1,8 +1,9 @@
 """A command that lptctl runs in the foreground, transparently, as flock(1) and timeout(1) do.
 
-The command gets the standard streams, the signals that are ignored and those that are blocked as lptctl got them. What
-it leaves running is adopted by lptctl, reaped and listed (on Linux, with /proc); so lptctl may be the first process of
-a container.
+The command gets the standard streams, the signals that are ignored and those that are blocked as lptctl got them; but
+SIGPIPE and SIGXFSZ, which Python ignores before anybody can see how they were, and SIGCHLD, always with their defaults.
+What it leaves running is adopted by lptctl, reaped and listed (on Linux, with /proc); so lptctl may be the first
+process of a container.
 """
 
 from __future__ import annotations

@@ -63,9 +63,9 @@ def run(
 
     The command's exit code is given back. SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 are passed on to it
     (Ctrl-C on a terminal reaches it from there); before it has started they end the waiting. Signals that are ignored
-    or blocked, and closed standard streams, it gets as this process got them. On Linux it gets SIGTERM if this process
-    is killed, and what it leaves running at its end is listed on standard error. This may be the first process of a
-    container.
+    (except SIGCHLD, SIGPIPE and SIGXFSZ) or blocked, and closed standard streams, it gets as this process got them. On
+    Linux it gets SIGTERM if this process is killed, and what it leaves running at its end is listed on standard error.
+    This may be the first process of a container.
 
     If the port is lost meanwhile (the connection broke, or the port was taken away) that is said on standard error,
     the command is ended, and the exit code is 3; with --on-lost ignore it goes on, without the port.
