@@ -55,7 +55,8 @@ class Reception:
         try:
             set_options(sock, self.dead_peer_s)
             origin = Origin.of(sock)
-        except OSError:  # gone already
+        except OSError:  # gone already: a health check that resets its connection, for example
+            self._strangers.left_silently += 1
             sock.close()
             return
         stream = SocketStream(sock)

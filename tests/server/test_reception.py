@@ -210,6 +210,8 @@ async def test_who_is_gone_before_it_is_received(doors: Open) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()  # reset
         await door.accept()
+    # The one or the other: what the kernel says of a socket that was reset depends on how far the reset has come.
+    assert len(door.served) + door.reception._strangers.left_silently == 10
     while door.served:
         door.leave()
     assert door.counted == Counter()
