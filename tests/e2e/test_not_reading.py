@@ -24,6 +24,7 @@ UNREAD_REPLY_S = 3
 NOT_READING_S = 1.5 * DEAD_PEER_S  # and well before the reason has waited for UNREAD_REPLY_S, too
 PORTS = ("TCP", "UNIX", "TLS", "SDK")
 SMALL_BYTES = 4096  # a receive buffer that is soon full
+FIXED_BYTES = 65_536  # one that is soon emptied, too
 ENOUGH = 3500  # entries of a log, of which the connections hold fewer
 
 
@@ -105,8 +106,10 @@ def test_semantic_02_an_owner_that_reads_nothing_for_long_goes_on_where_it_was(
 
 def ask_without_reading(client: RawClient) -> list[int]:
     """More than the daemon answers while nobody reads; as long as its end takes it."""
+    # A size of its own, or else the kernel may let the buffer grow until all answers have room in it.
+    client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, FIXED_BYTES)
     asked: list[int] = []
-    while len(asked) < 1000 and select.select([], [client.socket], [], 0.2)[1]:
+    while len(asked) < 3000 and select.select([], [client.socket], [], 0.2)[1]:
         asked.append(client.request("status"))
     return asked
 
