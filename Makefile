@@ -45,7 +45,7 @@ demo: $(INSTALLED)  ## clients that contend for a simulated port, in about ten s
 	@$(BIN)/lptd demo
 
 # Two at a time, tests first: they take longest. Every part runs, so that one call shows all that is wrong.
-check: $(INSTALLED) $(DEV)  ## format, lint, types, import contracts, tests; about two minutes
+check: $(INSTALLED) $(DEV)  ## format, lint, types, import contracts, tests; about three minutes
 	@$(MAKE) -j2 -k --output-sync=target test types contracts lint format-check
 	@echo "check: all is well"
 
