@@ -56,9 +56,12 @@ def msgpack_version() -> tuple[int, ...]:
     return tuple(int(part) for part in msgpack.version[:3])
 
 
-# One packer for all costs half of what packb does. Threads may share the C form, which keeps the interpreter to itself
-# while it packs; in the Python form they would mix their frames.
+# One packer for all costs half of what packb does, which takes 256 KiB for each call. Threads may share the C form,
+# which keeps the interpreter to itself while it packs; in the Python form they would mix their frames.
 _pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack if is_accelerated() else msgpack.packb
+_pack_without_bin: Final[Callable[[object], bytes]] = (
+    msgpack.Packer(use_bin_type=False).pack if is_accelerated() else partial(msgpack.packb, use_bin_type=False)
+)
 # Before 1.2 msgpack never frees what it had decoded of an incomplete frame. Clients may have such a one.
 _LEAKS_INCOMPLETE: Final = msgpack_version() < (1, 2)
 
@@ -111,7 +114,7 @@ def without_bin(frames: bytes) -> bytes:
     for message in unpacker:
         end = unpacker.tell()
         is_interrupt = frames.startswith(_INTERRUPT_HEAD, begin)
-        found.append(frames[begin:end] if is_interrupt else msgpack.packb(message, use_bin_type=False))
+        found.append(frames[begin:end] if is_interrupt else _pack_without_bin(message))
         begin = end
     return b"".join(found)
 
@@ -249,7 +252,7 @@ def _unpack_raw(frame: bytes, limits: Limits) -> Any:
         return None
     code, input_, *rest = params
     try:
-        msgpack.packb((others, code, rest))
+        _pack((others, code, rest))
     except UnicodeEncodeError:  # more than the input has bytes that are no text
         return None
     return (*others, (code, Raw(input_.encode("utf-8", "surrogateescape")), *rest))

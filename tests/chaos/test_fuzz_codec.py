@@ -150,6 +150,13 @@ def test_the_dearest_frames(dear: bytes) -> None:
 # What it has found
 
 
+def test_a_frame_whose_text_is_not_utf8_takes_no_packer_of_its_own() -> None:
+    """Each of them did, 256 KiB: to see whether its other texts are UTF-8."""
+    data = bytes.fromhex("940001b7 696e7465726e616c5f6465766963655f636f6e74726f6c 93 ce00162044 a2ffff 00")
+    assert peak_bytes([data], DAEMON_LIMITS) < _BYTES_A_BYTE * len(data) + _MACHINERY_BYTES
+    assert decode([data], DAEMON_LIMITS)[1] is None
+
+
 @pytest.mark.parametrize("limits", [BEFORE_HELLO_LIMITS, DAEMON_LIMITS, CLIENT_LIMITS])
 @pytest.mark.parametrize("twice", ["82 00 80 00 00", "82 a1 61 01 a1 61 02", "82 00 01 00 01"])
 def test_a_map_with_a_key_twice_is_refused_however_it_comes(limits: Limits, twice: str) -> None:
