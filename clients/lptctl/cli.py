@@ -112,6 +112,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return outcome.SIGNAL_BASE - result
 
 
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it is KeyboardInterrupt, or a group with one: so a nursery of trio raises it."""
+    return isinstance(error, KeyboardInterrupt) or any(map(_is_interrupt, getattr(error, "exceptions", ())))
+
+
 def _run(arguments: Sequence[str] | None) -> int:
     """The exit code, or -n for signal n."""
     try:
@@ -122,7 +127,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except click.Abort:
         return -signal.SIGINT
     except streams.ReaderGone:
         return -signal.SIGPIPE
@@ -132,4 +137,8 @@ def _run(arguments: Sequence[str] | None) -> int:
             raise
         outcome.say(str(failure))
         return failure.exit_code
+    except BaseException as exc:
+        if not _is_interrupt(exc):
+            raise
+        return -signal.SIGINT
     return result if isinstance(result, int) else outcome.OK

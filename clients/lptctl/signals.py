@@ -41,11 +41,13 @@ def received(
     """
     import trio
 
+    # Held back until `at_once` is in place: it would not be told of one that came before.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     with trio.open_signal_receiver(*map(signal.Signals, numbers)) as receiver:
-        for number in numbers:
-            _call_first(at_once, number)
-        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
         try:
+            for number in numbers:
+                _call_first(at_once, number)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
             yield receiver
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
