@@ -169,9 +169,8 @@ class Command:
         """Take note of whatever has ended: the command, and what it has left to us."""
         if self._process is not None and self._process.poll() is not None:
             self._ended.set()
-        theirs = (
-            set() if os.getpid() == 1 else self._before
-        )  # of the program that became lptctl by exec; the first process reaps all
+        # Those of the program that became lptctl by exec are not ours to reap; the first process reaps all.
+        theirs: set[int] = set() if os.getpid() == 1 else self._before
         for number in _children() - theirs:
             if self._process is None or number != self._process.pid:
                 os.waitpid(number, os.WNOHANG)
